@@ -1,0 +1,94 @@
+"""Masks as run lengths: encode, decode and measure without ever holding a video of dense masks."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+from egoray.core.boxes import pixel_slices
+from egoray.errors import FormatError
+from egoray.schema import Box, MaskRLE
+
+Mask = NDArray[np.bool_]
+
+
+def encode(mask: Mask) -> MaskRLE:
+    """The ``(H, W)`` bool mask as COCO compressed run lengths; an empty mask encodes too."""
+    rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    height, width = rle["size"]
+    return MaskRLE(size=(int(height), int(width)), counts=rle["counts"].decode("ascii"))
+
+
+def decode(rle: MaskRLE) -> Mask:
+    """The ``(H, W)`` bool mask."""
+    return coco.decode(to_coco(rle)).astype(bool)
+
+
+def to_coco(rle: MaskRLE) -> dict:
+    """The dict that pycocotools takes."""
+    return {"size": list(rle.size), "counts": rle.counts.encode("ascii")}
+
+
+def area(rle: MaskRLE) -> int:
+    """Number of foreground pixels."""
+    return int(coco.area(to_coco(rle)))
+
+
+def bounding_box(rle: MaskRLE) -> Box:
+    """The tightest (x1, y1, x2, y2) around the foreground, x2 and y2 one past the last pixel; zeros when empty."""
+    x, y, width, height = (float(v) for v in coco.toBbox(to_coco(rle)))
+    return (x, y, x + width, y + height)
+
+
+def intersection_union(a: MaskRLE, b: MaskRLE) -> tuple[int, int]:
+    """Pixels in both and pixels in either, counted on the run lengths.
+
+    Raises:
+        ValueError: if the two sizes differ.
+    """
+    if a.size != b.size:
+        raise ValueError(f"masks of {a.size} and {b.size} cannot be compared")
+    pair = [to_coco(a), to_coco(b)]
+    return int(coco.area(coco.merge(pair, intersect=True))), int(coco.area(coco.merge(pair)))
+
+
+def iou(a: MaskRLE, b: MaskRLE) -> float:
+    """Intersection over union in [0, 1]; 1.0 when both are empty."""
+    inter, union = intersection_union(a, b)
+    return inter / union if union else 1.0
+
+
+def keep_inside(mask: Mask, box: Box) -> Mask:
+    """A copy of the ``(H, W)`` mask with every pixel outside the box cleared."""
+    rows, cols = pixel_slices(box, mask.shape)
+    kept = np.zeros_like(mask)
+    kept[rows, cols] = mask[rows, cols]
+    return kept
+
+
+def from_json(value: object, where: str) -> MaskRLE | None:
+    """A mask from its JSON form: ``{"size": [h, w], "counts": str or list of runs}``, or None for null.
+
+    Args:
+        value: what the file holds.
+        where: file and frame, for the error.
+
+    Raises:
+        FormatError: if it is neither, or the runs do not cover the size.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not {"size", "counts"} <= value.keys():
+        raise FormatError(f"{where}: not a run-length mask; expected {{'size': [h, w], 'counts': ...}}")
+    try:
+        height, width = (int(v) for v in value["size"])
+        counts = value["counts"]
+        if isinstance(counts, list):
+            if sum(counts) != height * width:
+                raise FormatError(f"{where}: the runs cover {sum(counts)} pixels, the size {height} x {width} has {height * width}")
+            counts = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
+        text = counts.decode("ascii") if isinstance(counts, bytes) else str(counts)
+    except (TypeError, ValueError, UnicodeDecodeError) as error:
+        raise FormatError(f"{where}: unreadable run-length mask ({error})") from error
+    return MaskRLE(size=(height, width), counts=text)

@@ -1,0 +1,131 @@
+"""Files that appear whole or not at all, on a local path or an object store (s3://, gs://), through pyarrow.fs."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from egoray.errors import ConfigError, FormatError
+
+
+class Folder:
+    """A folder of results; every write lands complete under its final name, or does not land.
+
+    Local files are written beside their final name and renamed; an object store gets one PUT.
+
+    Raises:
+        ConfigError: if the location cannot be reached or written (missing credentials, read-only, full disk).
+    """
+
+    def __init__(self, uri: str | os.PathLike[str]) -> None:
+        self.uri = os.fspath(uri)
+        try:
+            if "://" in self.uri:
+                self._fs, self._root = fs.FileSystem.from_uri(self.uri)
+            else:
+                self._fs, self._root = fs.LocalFileSystem(), os.path.abspath(self.uri)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ConfigError(f"{self.uri}: cannot be opened ({error}); check the address and the credentials") from error
+
+    def __reduce__(self) -> tuple[type[Folder], tuple[str]]:
+        return (Folder, (self.uri,))
+
+    def __truediv__(self, name: str) -> Folder:
+        return Folder(f"{self.uri.rstrip('/')}/{name}")
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def names(self, suffix: str = "") -> list[str]:
+        """Sorted names of the files directly inside that end in ``suffix``; empty when the folder is absent."""
+        found = self._fs.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
+        return sorted(i.base_name for i in found if i.type == fs.FileType.File and i.base_name.endswith(suffix))
+
+    def exists(self, name: str) -> bool:
+        """Whether a file of this name is there, complete."""
+        return self._fs.get_file_info(self._path(name)).type == fs.FileType.File
+
+    def size(self, name: str) -> int:
+        """Bytes of the file."""
+        return int(self._fs.get_file_info(self._path(name)).size)
+
+    def read_bytes(self, name: str) -> bytes:
+        """The whole file.
+
+        Raises:
+            FormatError: if it is not there.
+        """
+        try:
+            with self._fs.open_input_stream(self._path(name)) as stream:
+                return stream.read()
+        except FileNotFoundError as error:
+            raise FormatError(f"{self.uri}/{name}: not found") from error
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Put ``data`` under ``name``, replacing what was there, atomically."""
+        path = self._path(name)
+        local = isinstance(self._fs, fs.LocalFileSystem)
+        target = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if local else path
+        try:
+            if local:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+            with self._fs.open_output_stream(target) as stream:
+                stream.write(data)
+            if local:
+                os.replace(target, path)
+        except OSError as error:
+            if local and os.path.exists(target):
+                os.unlink(target)
+            raise ConfigError(f"{self.uri}: cannot be written ({error}); free some space or choose another --out, then run the same command") from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write ``value`` as indented JSON with sorted keys (the same value gives the same bytes)."""
+        self.write_bytes(name, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        """The JSON file's value.
+
+        Raises:
+            FormatError: if it is absent or not JSON.
+        """
+        try:
+            return json.loads(self.read_bytes(name))
+        except ValueError as error:
+            raise FormatError(f"{self.uri}/{name}: not JSON ({error})") from error
+
+    def write_rows(self, name: str, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:
+        """Write the rows as one zstd Parquet file; no rows give a file with the schema alone."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), sink, compression="zstd")
+        self.write_bytes(name, sink.getvalue().to_pybytes())
+
+    def read_rows(self, columns: list[str] | None = None, names: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """The rows of the named Parquet files (all of the folder's by default), file by file in sorted order.
+
+        Raises:
+            FormatError: if a file is not Parquet; the message names it.
+        """
+        for name in self.names(".parquet") if names is None else names:
+            try:
+                with self._fs.open_input_file(self._path(name)) as source:
+                    table = pq.read_table(source, columns=columns)
+            except (OSError, pa.ArrowException) as error:
+                raise FormatError(f"{self.uri}/{name}: not a readable Parquet file ({error})") from error
+            yield from table.to_pylist()
+
+    def delete(self, name: str) -> None:
+        """Remove the file; nothing happens when it is not there."""
+        if self.exists(name):
+            self._fs.delete_file(self._path(name))
+
+    def sweep(self) -> None:
+        """Remove the half-written files that a killed process left behind."""
+        for name in self.names(".tmp"):
+            self.delete(name)
