@@ -1,0 +1,130 @@
+"""The embedded default tracker: OpenCV's GrabCut in the box of each frame, seeded by the last mask. No weights, no GPU.
+
+It does not follow anything by itself: without a box in a frame it has no mask there. Its strength is where colour tells an
+object from what surrounds its box, its weakness is camouflage and blur; the score says how well the mask explains the box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import cv2
+import numpy as np
+
+from egoray.core.boxes import clip_box, pixel_slices
+from egoray.core.masks import Mask
+from egoray.models.base import Image, TrackedMask, TrackRequest
+from egoray.schema import Box
+
+WORK_SIDE_PX = 112
+"""Boxes are segmented at most this large (long side); the mask is scaled back."""
+RING = 0.35
+"""Width of the certain background around the box, as a share of the box's side."""
+MIN_FILL, MAX_FILL = 0.08, 0.98
+"""Shares of the box beyond which GrabCut has collapsed; the inscribed ellipse stands in."""
+
+
+class GrabCut:
+    """Satisfies `VideoTracker`; stateless between calls.
+
+    Args:
+        iterations: GrabCut rounds a frame.
+    """
+
+    name = "grabcut"
+
+    def __init__(self, iterations: int = 3) -> None:
+        self.iterations = iterations
+
+    def track(self, frames: Iterable[tuple[int, Image]], requests: Sequence[TrackRequest]) -> Iterator[tuple[int, dict[str, TrackedMask]]]:
+        """See `VideoTracker.track`; a request's mask is empty where its box lies outside the image."""
+        last: dict[str, Mask] = {}
+        for frame, image in frames:
+            found = {}
+            for request in requests:
+                if request.start <= frame < request.stop:
+                    found[request.key] = self._segment(image, request.boxes[frame], last, request.key)
+            yield frame, found
+
+    def _segment(self, image: Image, box: Box, last: dict[str, Mask], key: str) -> TrackedMask:
+        size_hw = image.shape[:2]
+        empty = TrackedMask(mask=np.zeros(size_hw, bool), score=0.0)
+        inside = clip_box(box, size_hw)
+        if inside is None:
+            return empty
+        margin_x, margin_y = (max(4.0, RING * (inside[i + 2] - inside[i])) for i in (0, 1))
+        around = (inside[0] - margin_x, inside[1] - margin_y, inside[2] + margin_x, inside[3] + margin_y)
+        rows, cols = pixel_slices(around, size_hw)
+        crop = image[rows, cols]
+        box_rows, box_cols = pixel_slices(inside, size_hw)
+        scale = min(1.0, WORK_SIDE_PX / max(box_rows.stop - box_rows.start, box_cols.stop - box_cols.start))
+        width, height = (max(1, round(n * scale)) for n in (crop.shape[1], crop.shape[0]))
+        small = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA) if scale < 1 else crop
+        top, bottom = (round((r - rows.start) * scale) for r in (box_rows.start, box_rows.stop))
+        left, right = (round((c - cols.start) * scale) for c in (box_cols.start, box_cols.stop))
+        bottom, right = max(bottom, top + 1), max(right, left + 1)
+
+        labels = np.full((height, width), cv2.GC_BGD, np.uint8)
+        labels[top:bottom, left:right] = _seed(bottom - top, right - left, last.get(key))
+        cut = self._cut(np.ascontiguousarray(small[..., ::-1]), labels)[top:bottom, left:right]
+        fill = cut.mean()
+        if not MIN_FILL <= fill <= MAX_FILL:
+            cut = _ellipse(bottom - top, right - left)
+            score = 0.0
+        else:
+            cut = _main_parts(cut)
+            last[key] = cut
+            score = _explained(cut)
+        full = np.zeros(size_hw, bool)
+        target_hw = (box_rows.stop - box_rows.start, box_cols.stop - box_cols.start)
+        full[box_rows, box_cols] = _resize(cut, target_hw)
+        return TrackedMask(mask=full, score=score)
+
+    def _cut(self, bgr: Image, labels: np.ndarray) -> Mask:
+        background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
+        cv2.setRNGSeed(0)
+        try:
+            cv2.grabCut(bgr, labels, None, background, foreground, self.iterations, cv2.GC_INIT_WITH_MASK)
+        except cv2.error:
+            return np.zeros(labels.shape, bool)
+        return (labels & 1).astype(bool)
+
+
+def _seed(height: int, width: int, last: Mask | None) -> np.ndarray:
+    """Labels inside the box: the last mask stretched to it, or the inscribed ellipse, as probable foreground."""
+    prior = _ellipse(height, width) if last is None else _resize(last, (height, width))
+    labels = np.where(prior, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    if not prior.any():
+        labels[:] = cv2.GC_PR_FGD
+    return labels
+
+
+def _ellipse(height: int, width: int) -> Mask:
+    y = (np.arange(height) + 0.5) / height * 2 - 1
+    x = (np.arange(width) + 0.5) / width * 2 - 1
+    return y[:, None] ** 2 + x[None, :] ** 2 <= 1.0
+
+
+def _resize(mask: Mask, size_hw: tuple[int, int]) -> Mask:
+    if mask.shape == size_hw:
+        return mask
+    return cv2.resize(mask.astype(np.float32), size_hw[::-1], interpolation=cv2.INTER_LINEAR) >= 0.5
+
+
+def _main_parts(mask: Mask) -> Mask:
+    """The mask without the specks: connected parts of at least a tenth of the largest one stay."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    if count <= 2:
+        return mask
+    areas = stats[:, cv2.CC_STAT_AREA]
+    keep = areas >= 0.1 * areas[1:].max()
+    keep[0] = False
+    return keep[parts]
+
+
+def _explained(mask: Mask) -> float:
+    """Share of the box that the mask's own bounding box covers: 1.0 where the mask touches all four sides."""
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not rows.size:
+        return 0.0
+    return float((rows[-1] - rows[0] + 1) * (cols[-1] - cols[0] + 1) / mask.size)

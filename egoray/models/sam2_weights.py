@@ -1,0 +1,114 @@
+"""Find, check and load SAM 2 and 2.1 checkpoints: published names, local files, and configs of one's own beside the file."""
+
+from __future__ import annotations
+
+import pickle
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
+from sam2.modeling.sam2_base import SAM2Base
+
+from egoray.errors import ModelError
+
+SIZES = {(96, 12): "t", (96, 16): "s", (112, 24): "b+", (144, 48): "l"}
+"""(width of the first stage, number of blocks) of the published trunks."""
+POSTPROCESSING = {
+    "sam_mask_decoder_extra_args": {
+        "dynamic_multimask_via_stability": True,
+        "dynamic_multimask_stability_delta": 0.05,
+        "dynamic_multimask_stability_thresh": 0.98,
+    },
+    "binarize_mask_from_pts_for_mem_enc": True,
+}
+"""What the package's own video predictor switches on at inference (its hole filling apart)."""
+
+
+def load_sam2(name: str, device: str = "cpu") -> SAM2Base:
+    """The network in eval mode on ``device``, from a file or a Hugging Face id.
+
+    Args:
+        name: a ``.pt`` file in the published form (``{"model": state dict}``), or an id such as
+            ``facebook/sam2.1-hiera-tiny``. A network of another shape needs its config beside the file, ``<file>.yaml``
+            with the same stem; the published shapes are recognised by themselves.
+        device: a torch device.
+
+    Raises:
+        ModelError: if the file is missing, truncated, a pickle that holds more than tensors (it is refused, not run),
+            of another architecture, or if the id cannot be fetched.
+    """
+    path = Path(name)
+    if not path.suffix and not path.exists():
+        path = _download(name)
+    weights = _read(path)
+    sidecar = path.with_suffix(".yaml")
+    config = OmegaConf.load(sidecar) if sidecar.exists() else OmegaConf.load(_published_config(weights, path))
+    if not isinstance(config, DictConfig) or "model" not in config:
+        raise ModelError(f"{sidecar}: not a SAM 2 config; expected a `model:` section as in the sam2 package's configs/")
+    model = _build(config.model, sidecar)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{path}: the weights do not fit the network ({reason}); put the config they were trained with beside them") from error
+    return model.to(device).eval()
+
+
+def _download(name: str) -> Path:
+    if name not in HF_MODEL_ID_TO_FILENAMES:
+        known = ", ".join(sorted(HF_MODEL_ID_TO_FILENAMES))
+        raise ModelError(f"{name}: neither a checkpoint file nor a published SAM 2 id; the ids are {known}")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo_id=name, filename=HF_MODEL_ID_TO_FILENAMES[name][1]))
+    except Exception as error:
+        raise ModelError(f"{name}: cannot be downloaded ({type(error).__name__}); fetch the .pt file by hand and give its path") from error
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such checkpoint") from error
+    except pickle.UnpicklingError as error:
+        raise ModelError(f"{path}: refused, since it is not a file of plain tensors (weights_only); use a published checkpoint") from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ModelError(f"{path}: truncated or not a torch checkpoint; download it again") from error
+    weights = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(weights, dict):
+        raise ModelError(f"{path}: not a SAM 2 checkpoint; expected the key 'model' with the weights")
+    return weights
+
+
+def _published_config(weights: dict[str, torch.Tensor], path: Path) -> Any:
+    stem = weights.get("image_encoder.trunk.patch_embed.proj.weight")
+    blocks = {key.split(".")[3] for key in weights if key.startswith("image_encoder.trunk.blocks.")}
+    size = SIZES.get((stem.shape[0], len(blocks))) if stem is not None else None
+    if size is None:
+        raise ModelError(f"{path}: not a published SAM 2 network (tiny, small, base+, large); put its config beside it as {path.stem}.yaml")
+    family = "sam2.1" if "no_obj_embed_spatial" in weights else "sam2"
+    return resources.files("sam2") / "configs" / family / f"{family}_hiera_{size}.yaml"
+
+
+def _build(config: DictConfig, where: Path) -> SAM2Base:
+    config = OmegaConf.merge(config, POSTPROCESSING, {"_target_": "sam2.modeling.sam2_base.SAM2Base"})
+    for unused in ("fill_hole_area", "non_overlap_masks", "clear_non_cond_mem_around_input", "add_all_frames_to_correct_as_cond"):
+        config.pop(unused, None)
+    for target in _targets(OmegaConf.to_container(config)):
+        if not target.startswith("sam2.modeling."):
+            raise ModelError(f"{where}: names {target}, which is not a part of sam2.modeling; refused")
+    return instantiate(config, _recursive_=True)
+
+
+def _targets(node: Any) -> list[str]:
+    if isinstance(node, list):
+        return [t for item in node for t in _targets(item)]
+    if not isinstance(node, dict):
+        return []
+    own = [str(node["_target_"])] if "_target_" in node else []
+    return own + [t for value in node.values() for t in _targets(value)]

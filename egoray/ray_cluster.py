@@ -1,0 +1,53 @@
+"""Start Ray here or join the cluster that the environment names; say plainly what the cluster cannot give."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from egoray.errors import StageError
+
+
+@contextmanager
+def connected() -> Iterator[dict[str, float]]:
+    """Ray, initialised for the body; yields the cluster's total resources.
+
+    Joins the cluster of ``RAY_ADDRESS`` (which `ray job submit` sets), or a session that is initialised already; otherwise
+    starts one on this machine, on loopback, and stops it at the end.
+
+    Raises:
+        StageError: if the cluster cannot be reached.
+    """
+    if ray.is_initialized():
+        yield ray.cluster_resources()
+        return
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    local = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise StageError(f"no Ray cluster at {address} ({' '.join(str(error).split())[:200]}); check `ray status` there") from error
+    try:
+        yield ray.cluster_resources()
+    finally:
+        ray.shutdown()
+
+
+def pool_size(resources: dict[str, float], *, cpus: float, gpus: float, wanted: int | None, units: int) -> int:
+    """How many actors of this size to start: as many as fit, at most ``wanted``, and no more than there are units.
+
+    Raises:
+        StageError: if the cluster cannot hold a single one; the message gives the shortfall.
+    """
+    have_cpu, have_gpu = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    if have_cpu < cpus or have_gpu < gpus:
+        raise StageError(
+            f"an actor needs {cpus:g} CPU and {gpus:g} GPU, the cluster has {have_cpu:g} CPU and {have_gpu:g} GPU in all; "
+            "lower cpus_per_worker or gpus_per_worker, or add a node"
+        )
+    fit = int(min(have_cpu / cpus, have_gpu / gpus if gpus else float("inf")))
+    return max(1, min(fit, wanted or fit, units))
