@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,13 +26,16 @@ class AnnotateConfig(StageConfig):
     """Settings of `egoray annotate`. Those that change the masks are in `fingerprint_fields`; the rest only place the work."""
 
     model: Annotated[str, Field(description="grabcut, or sam2:CHECKPOINT (a .pt file or a published id)")] = "grabcut"
+    tracks_format: Annotated[Literal["egotracks", "refego"], Field(description="format of --tracks")] = "egotracks"
     relax: Annotated[int, Field(ge=1, description="a step of at most so many frames between boxes continues a trajectory")] = 2
     prompt_every: Annotated[int, Field(ge=0, description="prompt at every k-th box of a trajectory too; 0: at the first only")] = 0
     max_shard_frames: Annotated[int, Field(ge=1, description="frames a shard spans at most, unless one trajectory is longer")] = 300
     max_attempts: Annotated[int, Field(ge=1, description="starts of a unit before it is given up as one that kills its actor")] = 3
     workers: Annotated[int | None, Field(ge=1, description="actors; default: as many as the cluster's GPUs or CPUs allow")] = None
     cpus_per_worker: Annotated[float, Field(gt=0, description="CPUs an actor reserves; its libraries use as many threads")] = 1.0
-    gpus_per_worker: Annotated[float, Field(ge=0, description="GPUs an actor reserves where the cluster has any; fractions share one")] = 1.0
+    gpus_per_worker: Annotated[float, Field(ge=0, description="GPUs an actor reserves where the cluster has any; fractions share one")] = (
+        1.0
+    )
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """The settings that change what a shard's masks are."""
@@ -70,12 +73,13 @@ def load(kind: type[Config], path: str | None, overrides: Sequence[str] = (), **
         raise ConfigError(f"{key}: {reason}" + (f" (in {path})" if path else "")) from error
 
 
-def absolute_under_job(path: str, option: str) -> str:
-    """``path`` as it is, unless this process is a submitted Ray job, where a relative one would land in a temporary folder.
+def absolute_under_job(path: str, option: str) -> None:
+    """Refuse a relative path in a process that `ray job submit` started: it would land in a temporary folder.
 
     Raises:
-        ConfigError: for a relative path under `ray job submit`.
+        ConfigError: naming the option.
     """
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not os.path.isabs(path) and "://" not in path:
-        raise ConfigError(f"{option} {path}: a submitted job runs in a temporary folder; give an absolute path or an s3:// or gs:// address")
-    return path
+        raise ConfigError(
+            f"{option} {path}: a submitted job runs in a temporary folder; give an absolute path or an s3:// or gs:// address"
+        )

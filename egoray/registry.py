@@ -29,16 +29,28 @@ class TrackerEntry:
     summary: str
     needs_checkpoint: bool
     uses_gpu: bool
+    frames_per_s: float
+    """Rough rate of one worker on one core (on a GPU where it uses one); for ``--dry-run``, not a promise."""
     gpu_memory_gb: float
-    """Rough peak on a GPU at 1024 px and a handful of objects, weights included; for the plan, not a promise."""
+    """Rough peak on a GPU at 1024 px and a handful of objects, weights included; for ``--dry-run``, not a promise."""
 
 
 TRACKERS = {
     "grabcut": TrackerEntry(
-        build=_grabcut, summary="OpenCV GrabCut in the box of each frame; no weights", needs_checkpoint=False, uses_gpu=False, gpu_memory_gb=0
+        build=_grabcut,
+        summary="OpenCV GrabCut in the box of each frame; no weights",
+        needs_checkpoint=False,
+        uses_gpu=False,
+        frames_per_s=40.0,
+        gpu_memory_gb=0.0,
     ),
     "sam2": TrackerEntry(
-        build=_sam2, summary="SAM 2 / 2.1, sam2:CHECKPOINT; box on the first frame", needs_checkpoint=True, uses_gpu=True, gpu_memory_gb=4
+        build=_sam2,
+        summary="SAM 2 / 2.1, sam2:CHECKPOINT; box on the first frame",
+        needs_checkpoint=True,
+        uses_gpu=True,
+        frames_per_s=10.0,
+        gpu_memory_gb=4.0,
     ),
 }
 

@@ -1,0 +1,121 @@
+"""What people see while a command runs and when it ends: on stderr, bars on a terminal and plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from egoray.core.storage import Folder
+from egoray.core.workfolder import read_failures
+from egoray.errors import ConfigError
+
+LOG_EVERY_S = 10.0
+SHOWN_FAILURES = 10
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) of "640x360".
+
+    Raises:
+        ConfigError: if it is not WIDTHxHEIGHT.
+    """
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise ConfigError(f"--size {text}: expected WIDTHxHEIGHT, as in 640x360")
+    return int(height), int(width)
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+@contextmanager
+def counter(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar for ``total`` equal things; call the yielded function with how many are done."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.print(f"{what}: {total} to do")
+        yield lambda done: None
+        return
+    with _bar(console) as bar:
+        task = bar.add_task(what, total=total, note="")
+        yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def units(stage: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Progress of a stage's units: done, failed, frames/s and the time left; a bar on a terminal, a line each 10 s elsewhere."""
+    console = Console(stderr=True)
+    bar = _bar(console) if console.is_terminal else None
+    last = 0.0
+    task = None
+
+    def update(state: dict[str, Any]) -> None:
+        nonlocal last, task
+        finished = state["done"] + state["failed"]
+        rate = state["frames"] / state["seconds"] if state["seconds"] else 0.0
+        left = (state["total_frames"] - state["frames"]) / rate if rate else 0.0
+        note = f"{finished}/{state['total']} units, {state['failed']} failed" + (
+            f", {rate:.1f} frames/s, {duration(left)} left" if rate else ""
+        )
+        if bar:
+            if task is None:
+                task = bar.add_task(stage, total=state["total"], note=note)
+            bar.update(task, completed=finished, note=note)
+        elif time.monotonic() - last > LOG_EVERY_S or finished == state["total"]:
+            last = time.monotonic()
+            print(f"{stage}: {note}", file=sys.stderr, flush=True)
+
+    if bar:
+        with bar:
+            yield update
+    else:
+        yield update
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "12 min" or "3.2 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def finish(summary: dict[str, Any], as_json: bool, *, failures_of: str | None = None, max_failures: int | None = None) -> None:
+    """Print the summary (a table on stderr, or JSON on stdout) and the first failures; exit 1 when too many units failed."""
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        for key, value in summary.items():
+            table.add_row(key.replace("_", " "), _show(value))
+        Console(stderr=True).print(table)
+    if failures_of and summary["failed"]:
+        rows = list(read_failures(Folder(failures_of)))
+        for row in rows[:SHOWN_FAILURES]:
+            click.echo(f"failed: {row.unit}: {row.message}", err=True)
+        if len(rows) > SHOWN_FAILURES:
+            click.echo(f"... and {len(rows) - SHOWN_FAILURES} more in {failures_of}/failures", err=True)
+    if max_failures is not None and summary["failed"] > max_failures:
+        sys.exit(1)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {_show(v)}" for k, v in value.items()) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
