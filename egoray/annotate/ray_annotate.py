@@ -8,6 +8,7 @@ come back. Ray restarts dead actors and retries their shard; a count of starts o
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,11 +24,14 @@ from egoray.core import video
 from egoray.core.storage import Folder
 from egoray.core.workfolder import MASKLETS, fingerprint, write_failure, write_objects, write_videos
 from egoray.errors import ConfigError, EgorayError, ModelError, StageError
+from egoray.models.base import VideoTracker
 from egoray.ray_cluster import connected, pool_size
 from egoray.schema import FailureRow
 
+Builder = Callable[[str, str], VideoTracker]
 Progress = Callable[[dict[str, Any]], None]
-"""Called after each unit with {"done", "failed", "total", "frames", "total_frames", "seconds"}."""
+"""Called at the start and after each unit with {"done", "failed", "total", "frames", "total_frames", "seconds", "unit"}; "unit"
+is the finished unit's status row, None at the start."""
 
 
 class AnnotateShard:
@@ -37,17 +41,18 @@ class AnnotateShard:
         out: the work folder.
         run_id: starts are counted within one run, so that a driver's death is never held against a shard.
         config: the stage's settings as a dict.
+        build: builds the tracker from its name and a torch device.
         device: torch device for the tracker.
     """
 
-    def __init__(self, out: str, run_id: str, config: dict[str, Any], device: str) -> None:
+    def __init__(self, out: str, run_id: str, config: dict[str, Any], build: Builder, device: str) -> None:
         self.out, self.run_id = Folder(out), run_id
         self.config = AnnotateConfig(**config)
         self.threads = max(1, int(self.config.cpus_per_worker))
         _set_threads(self.threads)
         self.unusable: EgorayError | None = None
         try:
-            self.tracker = registry.build_tracker(self.config.model, device)
+            self.tracker = build(self.config.model, device)
         except EgorayError as error:
             self.unusable = error
 
@@ -58,6 +63,7 @@ class AnnotateShard:
 
     def _unit(self, text: str) -> dict[str, Any]:
         shard, boxes, stride = unpack(text)
+        started = time.monotonic()
         status = {"unit": shard.shard_id, "frames": 0, "masks": 0, "error": "", "message": "", "fatal": False}
         if self.unusable:
             return status | {"error": type(self.unusable).__name__, "message": str(self.unusable), "fatal": True}
@@ -87,7 +93,8 @@ class AnnotateShard:
             )
             write_failure(self.out, shard.shard_id, failure)
         self._finish(shard.shard_id)
-        return status
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return status | {"seconds": time.monotonic() - started, "peak_rss_mb": round(peak_mb, 1)}
 
     def _start(self, unit: str) -> int:
         """Note on disk that the unit is being started, before it can do harm; which start of this run it is, from 1."""
@@ -108,6 +115,7 @@ def annotate(
     *,
     limit: int | None = None,
     retry_failed: bool = False,
+    build: Builder = registry.build_tracker,
     progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
     """Track every shard of the plan that has no result yet; returns what ``summary.json`` holds.
@@ -118,6 +126,7 @@ def annotate(
         config: the stage's settings.
         limit: only the first so many shards of the plan.
         retry_failed: try the shards again that earlier runs gave up.
+        build: builds the tracker, in the actors.
         progress: see `Progress`.
 
     Raises:
@@ -139,14 +148,16 @@ def annotate(
     skipped = tally["done"]
     stride = {v.video_id: v.stride for v in plan.videos}
     rows = [{"packed": pack(s, plan.boxes[s.shard_id], stride[s.video_id])} for s in todo]
-    progress(tally | total | {"seconds": 0.0})
+    progress(tally | total | {"seconds": 0.0, "unit": None})
     tracking = time.monotonic()
-    for status in _statuses(rows, folder.uri, config) if rows else ():
+    peak_mb = 0.0
+    for status in _statuses(rows, folder.uri, config, build) if rows else ():
         if status["fatal"]:
             raise {"ConfigError": ConfigError, "ModelError": ModelError}[status["error"]](status["message"])
         tally["failed" if status["error"] else "done"] += 1
         tally["frames"] += status["frames"]
-        progress(tally | total | {"seconds": time.monotonic() - tracking})
+        peak_mb = max(peak_mb, status["peak_rss_mb"])
+        progress(tally | total | {"seconds": time.monotonic() - tracking, "unit": status})
     seconds = time.monotonic() - tracking
     summary = {
         "stage": "annotate",
@@ -158,6 +169,7 @@ def annotate(
         "seconds": round(time.monotonic() - started, 3),
         "frames": tally["frames"],
         "frames_per_s": round(tally["frames"] / seconds, 2) if tally["frames"] else 0.0,
+        "peak_rss_mb": peak_mb,
         "repairs": dict(plan.repairs),
     }
     folder.write_json("summary.json", summary)
@@ -169,7 +181,7 @@ def annotate(
     return summary
 
 
-def _statuses(rows: list[dict[str, str]], out: str, config: AnnotateConfig) -> Iterator[dict[str, Any]]:
+def _statuses(rows: list[dict[str, str]], out: str, config: AnnotateConfig, build: Builder) -> Iterator[dict[str, Any]]:
     """Run the rows through the actor pool; one status row a shard, as each finishes."""
     entry, _ = registry.tracker_entry(config.model)
     with connected() as resources:
@@ -182,7 +194,7 @@ def _statuses(rows: list[dict[str, str]], out: str, config: AnnotateConfig) -> I
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             AnnotateShard,
             fn_constructor_args=(os.path.abspath(out) if "://" not in out else out, ray.get_runtime_context().get_job_id() + _now()),
-            fn_constructor_kwargs={"config": config.model_dump(), "device": "cuda" if gpus else "cpu"},
+            fn_constructor_kwargs={"config": config.model_dump(), "build": build, "device": "cuda" if gpus else "cpu"},
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),  # the next shard waits at the actor
             num_cpus=config.cpus_per_worker,

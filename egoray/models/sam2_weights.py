@@ -54,8 +54,26 @@ def load_sam2(name: str, device: str = "cpu") -> SAM2Base:
         model.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{path}: the weights do not fit the network ({reason}); put the config they were trained with beside them") from error
+        raise ModelError(
+            f"{path}: the weights do not fit the network ({reason}); put the config they were trained with beside them"
+        ) from error
     return model.to(device).eval()
+
+
+def write_random_checkpoint(path: str, seed: int = 0) -> str:
+    """A SAM 2.1 of about 4 M random parameters, ``path`` (.pt) in the published form and its config beside it; returns ``path``.
+
+    The start of training the nano tracker, and what tests and benchmarks run in place of published weights. Objects count
+    as visible at first (the object score starts at +2), or every mask would be empty.
+    """
+    config = OmegaConf.load(str(resources.files("egoray.models.nano") / "tracker.yaml"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _build(config.model, Path(path))
+    torch.nn.init.constant_(model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias, 2.0)
+    torch.save({"model": model.state_dict()}, path)
+    OmegaConf.save(config, Path(path).with_suffix(".yaml"))
+    return path
 
 
 def _download(name: str) -> Path:

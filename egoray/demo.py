@@ -1,0 +1,67 @@
+"""The whole road on one machine: sample → annotate → build → score → report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+
+def run_demo(out: str, *, videos: int, seed: int) -> None:
+    """Run every stage into ``out`` and print a short table and the report's path; a second run reuses the masks.
+
+    Raises:
+        EgorayError: as the stages do.
+    """
+    from egoray import terminal
+    from egoray.annotate.plan import plan_from_files
+    from egoray.annotate.ray_annotate import annotate
+    from egoray.config import AnnotateConfig
+    from egoray.dataset.build import build
+    from egoray.evaluate.scores import score
+    from egoray.report.html import write_report
+    from egoray.synthetic.sample import write_sample
+
+    sample, work, dataset = (os.path.join(out, name) for name in ("sample", "annotations", "dataset"))
+    clips = os.path.join(sample, "clips")
+    with _step(f"1/5 sample: render {videos} egocentric clips of 60 s with exact truth"), terminal.counter("rendering", videos) as tick:
+        write_sample(sample, videos=videos, seed=seed, progress=tick)
+    with _step("2/5 annotate: boxes in, pixel masks out (GrabCut on a local Ray cluster)"):
+        config = AnnotateConfig()
+        plan = plan_from_files(os.path.join(sample, "egotracks.json"), clips, config)
+        with terminal.units("annotate") as progress:
+            summary = annotate(plan, work, config, progress=progress)
+    with _step("3/5 build: a dataset in the released EgoMask layout"):
+        build(work, clips, dataset)
+    with _step("4/5 score: against the exact truth"):
+        scores = score(os.path.join(sample, "truth"), work, "medium")
+    with _step("5/5 report: overlays, contact sheets, timelines"):
+        page = write_report(work, os.path.join(out, "report.html"), scores=scores)
+    table = Table(title="mean over objects, in % (higher is better)")
+    for column in ("", "IoU_gold", "IoU_gold_pred"):
+        table.add_column(column, justify="left" if not column else "right")
+    means = scores["means"]
+    table.add_row("egoray annotate, grabcut", _percent(means["iou_gold"]), _percent(means["iou_gold_pred"]))
+    table.add_row("the box itself, filled", _percent(means["box_fill_iou_gold"]), "")
+    table.add_row("the ellipse in the box", _percent(means["ellipse_iou_gold"]), "")
+    Console(stderr=True).print(table)
+    click.echo(
+        f"{summary['done']} of {summary['expected']} units done, {summary['frames_per_s']:g} frames/s; look at {os.path.abspath(page)}"
+    )
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+@contextmanager
+def _step(what: str) -> Iterator[None]:
+    started = time.monotonic()
+    click.echo(what, err=True)
+    yield
+    click.echo(f"    {time.monotonic() - started:.1f} s", err=True)
