@@ -85,7 +85,7 @@ def _released(videos: list[Any], name: str, found: Findings) -> Iterator[tuple[s
         raise FormatError(f"{name}: no annotation has query_sets; {_EXPECTED}")
     for clip_id, of_clip in annotations.items():
         pairs = [pair for query_sets in of_clip for pair in query_sets.items()]
-        if sum(map(bool, of_clip)) > 1 or not all(_OBJECT_ID.fullmatch(key) for key, _ in pairs):
+        if len(of_clip) > 1 or not all(_OBJECT_ID.fullmatch(key) for key, _ in pairs):
             found.repairs["object numbered in file order"] += len(pairs)
             pairs = [(str(n), query_set) for n, (_, query_set) in enumerate(pairs, start=1)]
         for key, query_set in pairs:
@@ -108,12 +108,12 @@ def _derived(document: dict[str, Any], name: str, found: Findings) -> Iterator[t
 
 
 def _read_query_set(video_id: str, object_id: str, query_set: Any, found: Findings) -> None:
+    if isinstance(query_set, dict) and query_set.get("is_valid") is False:
+        found.repairs["query set marked invalid"] += 1
+        return
     entries = query_set.get("lt_track") if isinstance(query_set, dict) else query_set
     if not isinstance(query_set, dict) or not isinstance(entries, list | None):
         found.lose(video_id, object_id, "FormatError", "expected a query set whose lt_track is a list of boxes")
-        return
-    if query_set.get("is_valid") is False:
-        found.repairs["query set marked invalid"] += 1
         return
     if not entries and "is_valid" not in query_set:
         found.repairs["query set without annotation"] += 1
@@ -121,7 +121,7 @@ def _read_query_set(video_id: str, object_id: str, query_set: Any, found: Findin
     title = query_set.get("object_title")
     entries = [entry if isinstance(entry, dict) else {} for entry in entries or []]
     sizes = ((whole(entry.get("original_height")), whole(entry.get("original_width"))) for entry in entries)
-    size_hw = next(((h, w) for h, w in sizes if h and w), (0, 0))
+    size_hw = next(((h, w) for h, w in sizes if h and w and min(h, w) > 0), (0, 0))
     boxes: dict[int, Box] = {}
     for entry in entries:
         box = found.box([entry.get(key) for key in ("x", "y", "width", "height")], size_hw)
