@@ -1,0 +1,21 @@
+"""Shared by all tests: one small Ray cluster a run, on loopback, whose workers find the tests' own modules."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+TESTS = str(Path(__file__).parent)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A local Ray of 4 logical CPUs; egoray joins it, since it is initialised already."""
+    import ray
+
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [TESTS, os.environ.get("PYTHONPATH")]))
+    os.environ.pop("RAY_ADDRESS", None)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield ray
+    ray.shutdown()
