@@ -49,14 +49,14 @@ def read_refego(path: str | os.PathLike[str]) -> TracksFile:
     """
     document = load_json(path, _EXPECTED)
     images = document.get("images")
-    by_image = {image.get("id"): image for image in images if isinstance(image, dict)} if isinstance(images, list) else {}
+    by_image = {str(image.get("id")): image for image in images if isinstance(image, dict)} if isinstance(images, list) else {}
     found = Findings()
     for item in _objects(document, os.fspath(path)):
         found.clip_fps[item.video_id] = FPS
         boxes: dict[int, Box] = {}
         size_hw = (0, 0)
         for annotation in item.annotations:
-            image = by_image.get(annotation.get("image_id"), {})
+            image = by_image.get(str(annotation.get("image_id")), {})
             height, width = whole(image.get("height")), whole(image.get("width"))
             size_hw = (height, width) if height and width and min(height, width) > 0 else size_hw
             if not annotation.get("is_obj_in", True):
@@ -99,14 +99,14 @@ def _objects(document: dict[str, Any], name: str) -> list[_Object]:
         groups.setdefault((clip_id, str(annotation.get("label")), texts), []).append(annotation)
     merged: dict[tuple[str, str, str], _Object] = {}
     counts: dict[str, int] = {}
-    for (clip_id, label, texts), annotations in groups.items():
-        places = repr(sorted((a["img_clip_id"], str(a.get("bbox")), bool(a.get("is_obj_in", True))) for a in annotations))
+    for (clip_id, label, texts), group in groups.items():
+        places = repr(sorted((a["img_clip_id"], str(a.get("bbox")), bool(a.get("is_obj_in", True))) for a in group))
         known = merged.get((clip_id, label, places))
         if known:
             known.texts += tuple(text for text in texts if text not in known.texts)
             continue
         counts[clip_id] = counts.get(clip_id, 0) + 1
-        merged[clip_id, label, places] = _Object(clip_id, str(counts[clip_id]), annotations, tuple(dict.fromkeys(texts)))
+        merged[clip_id, label, places] = _Object(clip_id, str(counts[clip_id]), group, tuple(dict.fromkeys(texts)))
     return list(merged.values())
 
 
