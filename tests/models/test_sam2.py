@@ -1,6 +1,7 @@
 """The SAM 2 engine against the package's own predictor, and the checkpoints that it must refuse."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def test_what_is_no_checkpoint_says_so_in_one_line(tmp_path, make, message):
 
 
 def test_a_truncated_file_is_recognised(checkpoint, tmp_path):
-    whole = open(checkpoint, "rb").read()
+    whole = Path(checkpoint).read_bytes()
     (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match="truncated"):
         load_sam2(str(tmp_path / "cut.pt"))
