@@ -25,15 +25,14 @@ def split_trajectories(track: ObjectTrack, relax: int = 2) -> list[Trajectory]:
     """
     if relax < 1:
         raise ValueError(f"relax is {relax}; boxes of neighbouring frames are 1 apart")
-    frames = sorted(track.boxes)
-    starts = [f for previous, f in zip([None, *frames], frames, strict=False) if previous is None or f - previous > relax]
-    stops = [f + 1 for f, following in zip(frames, [*frames[1:], None], strict=True) if following is None or following - f > relax]
-    return [
-        Trajectory(
-            video_id=track.video_id, object_id=track.object_id, start=start, stop=stop, prompt_frame=start, prompt_box=track.boxes[start]
-        )
-        for start, stop in zip(starts, stops, strict=True)
-    ]
+    runs: list[list[int]] = []
+    for frame in sorted(track.boxes):
+        if runs and frame - runs[-1][-1] <= relax:
+            runs[-1].append(frame)
+        else:
+            runs.append([frame])
+    ids = {"video_id": track.video_id, "object_id": track.object_id}
+    return [Trajectory(**ids, start=run[0], stop=run[-1] + 1, prompt_frame=run[0], prompt_box=track.boxes[run[0]]) for run in runs]
 
 
 def trajectory_boxes(track: ObjectTrack, trajectory: Trajectory) -> dict[int, Box]:
