@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -49,12 +50,12 @@ class AnnotateShard:
         self.out, self.run_id = Folder(out), run_id
         self.config = AnnotateConfig(**config)
         self.threads = max(1, int(self.config.cpus_per_worker))
-        _set_threads(self.threads)
         self.unusable: EgorayError | None = None
         try:
             self.tracker = build(self.config.model, device)
         except EgorayError as error:
             self.unusable = error
+        _set_threads(self.threads)
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
         for text in batch["packed"]:
@@ -245,8 +246,8 @@ def _drop_stale(folder: Folder, plan: Plan, retry_failed: bool) -> None:
 
 
 def _set_threads(threads: int) -> None:
-    import cv2
-    import torch
-
-    cv2.setNumThreads(threads)
-    torch.set_num_threads(threads)
+    """Ray gives its workers one thread each; the libraries that the tracker has loaded get what the actor reserved."""
+    if cv2 := sys.modules.get("cv2"):
+        cv2.setNumThreads(threads)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(threads)

@@ -81,9 +81,9 @@ def test_a_changed_setting_redoes_the_work_and_leaves_nothing_old(cluster, clips
 
 
 def test_a_changed_clip_redoes_that_clip_alone(cluster, tmp_path):
-    release.write_release(tmp_path, clips=3, num_frames=10, gap=2)
+    release.write_release(tmp_path, clips=3, num_frames=8, gap=2)
     run(tmp_path, tmp_path / "out")
-    release.write_clip(tmp_path / "clips" / "clip-1.mp4", 10, 3)
+    release.write_clip(tmp_path / "clips" / "clip-1.mp4", 8, 3)
     summary = run(tmp_path, tmp_path / "out")
     assert (summary["expected"], summary["skipped"]) == (3, 2)
 
@@ -129,7 +129,7 @@ def test_a_killed_actor_loses_nothing(cluster, clips, tmp_path):
 
 
 def test_a_unit_that_crashes_its_actor_is_given_up_after_three_attempts(cluster, tmp_path):
-    release.write_release(tmp_path, clips=3, num_frames=10, gap=2)
+    release.write_release(tmp_path, clips=3, num_frames=8, gap=2)
     poison_clip(tmp_path / "clips" / "clip-1.mp4")
     summary = run(tmp_path, tmp_path / "out", build=trackers.die_on_marked())
     assert (summary["done"], summary["failed"]) == (2, 1)

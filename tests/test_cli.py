@@ -1,0 +1,86 @@
+"""The command line as a user meets it: one line an error, the designed exit codes, a plan before the work."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from egoray.cli import main
+from support import release
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("release")
+    release.write_release(folder, clips=2)
+    return folder
+
+
+def annotate(clips, out, *more):
+    inputs = ["--tracks", str(clips / "egotracks.json"), "--videos", str(clips / "clips"), "--out", str(out)]
+    return CliRunner().invoke(main, ["annotate", *inputs, *more])
+
+
+def test_dry_run_prints_the_plan_and_starts_nothing(clips, tmp_path):
+    done = annotate(clips, tmp_path / "out", "--dry-run", "--json")
+    plan = json.loads(done.stdout)
+    assert done.exit_code == 0
+    assert (plan["units"], plan["clips"], plan["trajectories"], plan["frames"]) == (2, 2, 8, 32)
+    assert plan["hours_on_one_worker"] > 0
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--model", "magic"], "--model magic: unknown; known are grabcut, sam2"),
+        (["--model", "sam2"], "--model sam2: needs a checkpoint"),
+        (["--set", "worker=2"], "worker: unknown setting; known are"),
+        (["--set", "workers=0"], "workers: input should be greater than or equal to 1"),
+        (["--set", "workers"], "--set workers: expected key=value"),
+        (["--config", "/nowhere.yaml"], "/nowhere.yaml: cannot be read as YAML"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_exit_2(clips, tmp_path, more, message):
+    done = annotate(clips, tmp_path / "out", *more)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"egoray: {message}"), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "not JSON"), (b"[1, 2]", "expected"), (b'{"images": []}', "expected"), (b"\xff\xfe", "not JSON"), (None, "not found")],
+)
+def test_a_wrong_tracks_file_is_one_line_and_exit_2(clips, tmp_path, content, message):
+    path = tmp_path / "tracks.json"
+    if content is not None:
+        path.write_bytes(content)
+    done = CliRunner().invoke(main, ["annotate", "--tracks", str(path), "--videos", str(clips / "clips"), "--out", str(tmp_path / "o")])
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert "tracks.json" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_relative_paths_are_refused_in_a_submitted_job(clips, monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    done = annotate(clips, "work")
+    assert done.exit_code == 2
+    assert "--out work: a submitted job runs in a temporary folder" in done.stderr
+
+
+def test_an_out_folder_that_cannot_be_written_is_one_line(clips, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = annotate(clips, tmp_path / "file" / "out")
+    assert done.exit_code == 2
+    assert "cannot be written" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_is_quick():
+    """Whole process, generous against a busy machine; the promise is 0.5 s."""
+    subprocess.run([sys.executable, "-m", "egoray.cli", "--help"], check=True, capture_output=True, timeout=5, env=os.environ)
