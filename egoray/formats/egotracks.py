@@ -8,7 +8,6 @@ stay two; everything that is mended or left out is counted by name.
 from __future__ import annotations
 
 import json
-import math
 import os
 import random
 import re
@@ -162,8 +161,8 @@ def write_tracks(
     """Write the tracks in the released schema, one video a clip; the same arguments give the same bytes.
 
     As in the release, boxes are not in order and some lack ``exported_clip_frame_number``; ``seed`` decides which.
-    `read_tracks` gives the same tracks back, grouped in the order of ``videos``: to the bit for every box that x + width
-    can express, that is any that was read from such a file, and within a rounding error for others.
+    `read_tracks` gives the same tracks back, grouped in the order of ``videos``: to the bit, but for boxes that x + width in
+    floats cannot express (never those that came from such a file), which come within a rounding error.
 
     Args:
         path: the file to write, replaced atomically.
@@ -242,17 +241,10 @@ def _entry(frame: int, box: Box, size_hw: tuple[int, int], start: int) -> dict[s
         "frame_number": frame,
         "x": box[0],
         "y": box[1],
-        "width": _extent(box[0], box[2]),
-        "height": _extent(box[1], box[3]),
+        "width": box[2] - box[0],
+        "height": box[3] - box[1],
         "rotation": 0,
         "video_frame_number": start + EXPORTED_PER_FRAME * frame,
         "exported_clip_frame_number": EXPORTED_PER_FRAME * frame,
     }
     return entry | ({"original_width": size_hw[1], "original_height": size_hw[0]} if all(size_hw) else {})
-
-
-def _extent(low: float, high: float) -> float:
-    """The width w with ``low + w == high`` in floats; the nearest where there is none."""
-    width = high - low
-    around = (width, math.nextafter(width, 0.0), math.nextafter(width, math.inf))
-    return next((w for w in around if low + w == high), width)
