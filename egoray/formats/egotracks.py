@@ -161,8 +161,8 @@ def write_tracks(
     """Write the tracks in the released schema, one video a clip; the same arguments give the same bytes.
 
     As in the release, boxes are not in order and some lack ``exported_clip_frame_number``; ``seed`` decides which.
-    `read_tracks` gives the same tracks back, grouped in the order of ``videos``: to the bit, but for boxes that x + width in
-    floats cannot express (never those that came from such a file), which come within a rounding error.
+    `read_tracks` gives the same tracks back, grouped in the order of ``videos``: to the bit, but for a box that x + width in
+    floats cannot express, which comes back within a rounding error.
 
     Args:
         path: the file to write, replaced atomically.
