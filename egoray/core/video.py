@@ -1,21 +1,301 @@
-"""Video files in and out: what a file holds, exact frames by index, frames read ahead on a thread, and H.264 writing."""
+"""Video files in and out: what a file holds, exact frames by index, frames read ahead on a thread, and H.264 writing.
+
+A frame's index is its 0-based position in presentation order, the one that decoding the whole file would give it. A folder
+of jpg or png images, ordered by name, passes for a video.
+"""
 
 from __future__ import annotations
 
 import os
+import queue
+import threading
 import uuid
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
+from itertools import chain
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import av
+import cv2
 import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from egoray.errors import ConfigError
+from egoray.errors import ConfigError, FormatError
+from egoray.schema import VideoInfo
 
+T = TypeVar("T")
 Image = NDArray[np.uint8]
 """``(H, W, 3)`` uint8 RGB, C-contiguous."""
+
+_SEEK_COST = 8
+"""Packets that it costs as much to decode as to seek: a seek empties and refills the decoder's threads (benchmarks/decode.py)."""
+
+
+def probe(path: str, video_id: str, *, source: str = "", annotation_fps: float = 5.0, fps: float = 1.0) -> VideoInfo:
+    """What the video holds, from its packets; only the first frame is decoded.
+
+    Args:
+        path: a video file, or a folder of images.
+        video_id: the id to give it.
+        source: where it comes from, for the record.
+        annotation_fps: rate of the annotation grid; the stride is ``fps / annotation_fps`` rounded, at least 1.
+        fps: rate of a folder of images, whose stride is 1; a file knows its own.
+
+    Returns:
+        The record; height and width are in pixels as displayed, a phone's rotation mark applied.
+
+    Raises:
+        FormatError: if the file is missing, empty, not a video, without a video stream or without a frame.
+    """
+    if os.path.isdir(path):
+        names = _image_names(path)
+        num_frames, stride, image = len(names), 1, _read_image(os.path.join(path, names[0]))
+    else:
+        with _opened(path, threads=1) as (container, stream):
+            num_frames = _Index(container, stream).num_frames
+            rate = stream.average_rate or stream.guessed_rate
+            fps = float(rate) if rate else fps
+        stride = max(1, round(fps / annotation_fps))
+        _, image = next(_count(path, [0], threads=1))
+    height, width = image.shape[:2]
+    return VideoInfo(
+        video_id=video_id, uri=path, num_frames=num_frames, fps=fps, height_px=height, width_px=width, source=source, stride=stride
+    )
+
+
+def read_frames(path: str, wanted: Sequence[int], *, threads: int = 0) -> Iterator[tuple[int, Image]]:
+    """The frames of the given indices, each exactly as decoding the whole file gives it.
+
+    Only what the wanted frames depend on is decoded, and only they are converted. Where the packets' times do not tell
+    which frame is which, or a frame does not come out after a seek, the file is decoded from its start and counted.
+
+    Args:
+        path: a video file, or a folder of images.
+        wanted: strictly ascending native frame indices; none give no frames.
+        threads: decoder threads; 0 lets the library choose.
+
+    Returns:
+        An iterator of (index, ``(H, W, 3)`` uint8 RGB image as displayed, C-contiguous), in the order asked for.
+
+    Raises:
+        FormatError: if the file is not a video, or, after every good frame before it, where an index is beyond the
+            frames that decode.
+        ValueError: if ``wanted`` does not ascend from 0 or above.
+    """
+    if any(a >= b for a, b in zip((-1, *wanted), wanted, strict=False)):
+        raise ValueError(f"{_shown(path)}: frame indices must ascend strictly from 0 or above")
+    return _read_folder(path, wanted) if os.path.isdir(path) else _read_file(path, wanted, threads)
+
+
+def decode_ahead(frames: Iterator[T], depth: int = 8) -> Iterator[T]:
+    """The same items, made on a thread up to ``depth`` (at least 1) before they are asked for.
+
+    An exception of ``frames`` is raised here, after the items before it. The thread ends, and is joined, when the items
+    do, and when this iterator is closed early.
+    """
+    ready: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(max(1, depth))
+    closed = threading.Event()
+
+    def work() -> None:
+        end: BaseException | None = None
+        try:
+            for item in frames:
+                if closed.is_set():
+                    return
+                ready.put((item,))
+        except BaseException as error:
+            end = error
+        if not closed.is_set():
+            ready.put(end)
+
+    thread = threading.Thread(target=work, name="decode-ahead", daemon=True)
+    thread.start()
+    try:
+        while isinstance(got := ready.get(), tuple):
+            yield got[0]
+        if got is not None:
+            raise got
+    finally:
+        closed.set()
+        while not ready.empty():  # frees the place that the thread may be waiting for; it puts at most one thing more
+            ready.get_nowait()
+        thread.join()
+        if isinstance(frames, Generator):
+            frames.close()
+
+
+def _shown(path: str) -> str:
+    """The path as printable text, whatever bytes its name holds."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _image_names(folder: str) -> list[str]:
+    names = sorted(n for n in os.listdir(folder) if n.lower().endswith((".jpg", ".jpeg", ".png")))
+    if not names:
+        raise FormatError(f"{_shown(folder)}: a folder without jpg or png images; give a video file or a folder of frames")
+    return names
+
+
+def _read_image(path: str) -> Image:
+    data = np.fromfile(path, dtype=np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    if image is None:
+        raise FormatError(f"{_shown(path)}: not a readable image; replace or remove it")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _read_folder(folder: str, wanted: Sequence[int]) -> Iterator[tuple[int, Image]]:
+    names = _image_names(folder)
+    for frame in wanted:
+        if frame >= len(names):
+            raise _missing(folder, frame, len(names))
+        yield frame, _read_image(os.path.join(folder, names[frame]))
+
+
+def _missing(path: str, frame: int, num_frames: int) -> FormatError:
+    return FormatError(
+        f"{_shown(path)}: frame {frame} was asked for, but only {num_frames} frames can be decoded; "
+        "the file may be cut short: fetch it again, or ask for fewer frames"
+    )
+
+
+@contextmanager
+def _opened(path: str, threads: int) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The file and its first video stream (a cover picture is not one), ready to decode."""
+    try:
+        container = av.open(path, metadata_errors="ignore")
+    except (FileNotFoundError, UnicodeError) as error:
+        raise FormatError(f"{_shown(path)}: not found or not a legal name; check the path") from error
+    except (OSError, av.FFmpegError) as error:
+        reason = "the file is empty" if os.path.isfile(path) and not os.path.getsize(path) else "not a video, or cut short"
+        raise FormatError(f"{_shown(path)}: cannot be opened ({reason}); check it with a player or fetch it again") from error
+    with container:
+        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        if not streams:
+            raise FormatError(f"{_shown(path)}: holds no video stream; give a file with pictures in it")
+        streams[0].thread_type = "AUTO"
+        streams[0].codec_context.thread_count = threads
+        yield container, streams[0]
+
+
+def _rgb(frame: VideoFrame, converter: VideoReformatter) -> Image:
+    image = converter.reformat(frame, format="rgb24").to_ndarray()
+    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
+
+
+def _read_file(path: str, wanted: Sequence[int], threads: int) -> Iterator[tuple[int, Image]]:
+    delivered = 0
+    with _opened(path, threads) as (container, stream):
+        for found in _Index(container, stream).frames(wanted):
+            yield found
+            delivered += 1
+    if delivered < len(wanted):
+        yield from _count(path, wanted[delivered:], threads)
+
+
+def _count(path: str, wanted: Sequence[int], threads: int) -> Iterator[tuple[int, Image]]:
+    """Decode all from the start and count: slow, and right by definition."""
+    todo, num_frames, converter = deque(wanted), 0, VideoReformatter()
+    with _opened(path, threads) as (container, stream):
+        try:
+            for packet in container.demux(stream):
+                for frame in [] if packet.is_corrupt else stream.codec_context.decode(packet if packet.size else None):
+                    if num_frames == todo[0]:
+                        yield todo.popleft(), _rgb(frame, converter)
+                        if not todo:
+                            return
+                    num_frames += 1
+        except av.FFmpegError:
+            pass  # damage: what comes after cannot be numbered
+    raise _missing(path, todo[0], num_frames)
+
+
+class _Index:
+    """The packets of an open video in decode order, and from them the frames that are asked for."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._container, self._stream = container, stream
+        packets = [(p.pts, p.is_keyframe, p.is_discard) for p in container.demux(stream) if p.size and not p.is_corrupt]
+        self.num_frames = sum(not discarded for _, _, discarded in packets)
+        self._pts = [pts for pts, _, _ in packets if pts is not None]
+        self._position: dict[int | None, int] = {pts: n for n, pts in enumerate(self._pts)}
+        self._keys = sorted({0, *(n for n, (_, key, _) in enumerate(packets) if key)})
+        # Times tell the frames when each packet has its own, and when they are out of order where pictures are reordered.
+        reordered = self._pts != sorted(self._pts)
+        timed = len(self._position) == len(packets) and (reordered or not stream.codec_context.has_b_frames)
+        self._times = sorted(pts for pts, _, discarded in packets if pts is not None and not discarded) if timed else []
+
+    def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, Image]]:
+        """The wanted frames in order, up to the first that the packets' times do not lead to."""
+        converter = VideoReformatter()
+        for n, group in self._plan([frame for frame in wanted if frame < len(self._times)]):
+            todo = deque(group)
+            # A seek may land late, or a key frame need time to recover: then the key frame before it serves.
+            for key in self._keys[max(0, n - 1) : n + 1][::-1]:
+                for image in self._decode(key, [self._times[frame] for frame in todo]):
+                    yield todo.popleft(), _rgb(image, converter)
+                if not todo:
+                    break
+            if todo:
+                return
+
+    def _plan(self, wanted: Sequence[int]) -> list[tuple[int, list[int]]]:
+        """Groups of frames that one run of decoding gives, each with the number of the key frame to start it from.
+
+        Both ways decode from the key frame to the wanted one; decoding on also decodes the packets before that key frame,
+        seeking costs ``_SEEK_COST``.
+        """
+        groups: list[tuple[int, list[int]]] = []
+        reached = 0
+        for frame in wanted:
+            position = self._position[self._times[frame]]
+            n = bisect_right(self._keys, position) - 1
+            while n and self._pts[self._keys[n]] > self._times[frame]:  # shown before the key frame that it follows in the file
+                n -= 1
+            if groups and self._keys[n] - reached <= _SEEK_COST:
+                groups[-1][1].append(frame)
+            else:
+                groups.append((n, [frame]))
+                reached = 0
+            reached = max(reached, position + 1)
+        return groups
+
+    def _decode(self, key: int, times: Sequence[int]) -> Iterator[VideoFrame]:
+        """Decode from the key packet on and give the frames of these times, up to the first that does not come out."""
+        codec, todo, wanted = self._stream.codec_context, deque(times), set(times)
+        stop = 1 + max(self._position[time] for time in times)
+        try:
+            self._container.seek(self._pts[key], stream=self._stream)
+            for packet in chain(self._packets(key, stop), [None]):
+                if packet and codec.name == "h264":  # a picture that no other refers to is decoded only if it is wanted
+                    codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+                for frame in codec.decode(packet):
+                    if frame.pts == todo[0]:
+                        todo.popleft()
+                        yield frame
+                    if not todo or frame.pts is None or frame.pts > todo[0]:
+                        return
+        except av.FFmpegError:
+            return
+
+    def _packets(self, start: int, stop: int) -> Iterator[av.Packet]:
+        """Packets ``start <= position < stop``, after a seek; none when the seek landed beyond ``start``."""
+        arrived = False
+        for packet in self._container.demux(self._stream):
+            position = self._position.get(packet.pts, -1)
+            arrived = arrived or position == start
+            if position >= stop or (position > start and not arrived):
+                return
+            if arrived and position >= 0:
+                yield packet
 
 
 class VideoWriter:
