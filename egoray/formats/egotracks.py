@@ -114,11 +114,11 @@ def _read_query_set(video_id: str, object_id: str, query_set: Any, found: Findin
     if not isinstance(query_set, dict) or not isinstance(entries, list | None):
         found.lose(video_id, object_id, "FormatError", "expected a query set whose lt_track is a list of boxes")
         return
-    if not entries and "is_valid" not in query_set:
-        found.repairs["query set without annotation"] += 1
+    if not entries:
+        found.repairs["query set without boxes" if "is_valid" in query_set else "query set without annotation"] += 1
         return
     title = query_set.get("object_title")
-    entries = [entry if isinstance(entry, dict) else {} for entry in entries or []]
+    entries = [entry if isinstance(entry, dict) else {} for entry in entries]
     sizes = ((whole(entry.get("original_height")), whole(entry.get("original_width"))) for entry in entries)
     size_hw = next(((h, w) for h, w in sizes if h and w and min(h, w) > 0), (0, 0))
     boxes: dict[int, Box] = {}
