@@ -83,7 +83,7 @@ def score_bars(rows: Sequence[tuple[str, float]], title: str) -> str:
 
 
 def _figure(height_px: int, title: str, description: str) -> Element:
-    style = "display:block;overflow:visible;font:13px system-ui,sans-serif"
+    style = "display:block;font:13px system-ui,sans-serif"
     svg = Element("svg", {"xmlns": "http://www.w3.org/2000/svg", "width": "100%", "height": str(height_px), "role": "img", "style": style})
     SubElement(svg, "title").text = title
     SubElement(svg, "desc").text = description
