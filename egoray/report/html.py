@@ -143,10 +143,9 @@ def _clip(video: VideoInfo, found: Sequence[Annotated], target: Folder, budget: 
         data = _write_overlay(video, [m for _, _, m in found], titles, target)
         section["href"] = f"overlays/{quote(video.video_id)}.mp4"
         section["size"] = f"{len(data) / 1e6:.1f} MB"
+        section["still"] = _still(video, found, titles)
         if len(data) <= budget:
             section["src"], embedded = _data_uri("video/mp4", data), len(data)
-        else:
-            section["still"] = _still(video, found, titles)
         for track, trajectories, masklet in found:
             section["objects"].append(_object(video, track, trajectories, masklet, colours[track.object_id], target))
     except EgorayError as error:

@@ -15,6 +15,7 @@ from egoray.schema import Box, Masklet, Trajectory, VideoInfo
 # Okabe and Ito's eight colours without black: told apart with any common colour vision.
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 
+_DARK = (24, 24, 24)
 _TILE_WIDTH_PX = 320
 _TILES_A_ROW = 3
 _MAX_TILES = 6
@@ -43,7 +44,8 @@ def draw(frame_rgb: Image, masks: Mapping[str, Mask], labels: Mapping[str, str],
         rgb = _rgb(colours[object_id])
         shown[mask] = (0.6 * shown[mask] + 0.4 * np.array(rgb)).astype(np.uint8)
         outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(shown, outline, -1, rgb, 1, cv2.LINE_AA)
+        for colour, width_px in ((_DARK, 2), (rgb, 1)):  # a dark rim keeps the outline visible on its own colour
+            cv2.drawContours(shown, outline, -1, colour, width_px, cv2.LINE_AA)
     for object_id, mask in masks.items():  # above every fill
         if labels.get(object_id) and mask.any():
             rows, columns = np.nonzero(mask)
@@ -173,13 +175,13 @@ def _label(image: Image, text: str, corner_xy: tuple[int, int], rgb: tuple[int, 
     (width, height), _ = cv2.getTextSize(short, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
     left = max(0, min(corner_xy[0], image.shape[1] - width - 8))
     bottom = max(height + 7, corner_xy[1] - 2)
-    cv2.rectangle(image, (left, bottom - height - 7), (left + width + 8, bottom), (24, 24, 24), cv2.FILLED)
+    cv2.rectangle(image, (left, bottom - height - 7), (left + width + 8, bottom), _DARK, cv2.FILLED)
     cv2.rectangle(image, (left, bottom - height - 7), (left + 2, bottom), rgb, cv2.FILLED)
     cv2.putText(image, short, (left + 6, bottom - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def _write(sheet: Image, text: str, origin_xy: tuple[int, int]) -> None:
-    cv2.putText(sheet, _ascii(text), origin_xy, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (24, 24, 24), 1, cv2.LINE_AA)
+    cv2.putText(sheet, _ascii(text), origin_xy, cv2.FONT_HERSHEY_SIMPLEX, 0.5, _DARK, 1, cv2.LINE_AA)
 
 
 def _ascii(text: str) -> str:

@@ -54,8 +54,8 @@ def row(**values: float | None) -> dict:
 def test_one_file_is_the_whole_page(work: Folder, tmp_path: Path) -> None:
     path = write_report(work, str(tmp_path / "report.html"))
     page = Page(path)
-    sources = [a["src"] or "" for name in ("img", "video") for a in page.all(name)]
-    assert len(sources) == 2 + 18
+    sources = [a["src"] or "" for name in ("img", "video") for a in page.all(name)] + [a["poster"] or "" for a in page.all("video")]
+    assert len(sources) == 2 + 18 + 2
     assert all(source.startswith("data:") for source in sources)
     assert not page.all("link") + page.all("script") + page.all("iframe")
     assert set(re.findall(r"https?://[^\"' <]+", Path(path).read_text())) <= {"http://www.w3.org/2000/svg"}

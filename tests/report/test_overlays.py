@@ -33,8 +33,8 @@ def test_draw_touches_the_mask_alone() -> None:
     frame = np.full((*SIZE_HW, 3), 100, dtype=np.uint8)
     mask = disc(0, 0)[0]
     shown = draw(frame, {"1": mask}, {}, {"1": "#E69F00"})
-    near = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)  # the smoothed outline reaches out
-    inner = cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+    near = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)  # the smoothed outline reaches out
+    inner = cv2.erode(mask.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
     assert (shown[inner] == [0.6 * 100 + 0.4 * 0xE6 // 1, 60 + int(0.4 * 0x9F), 60]).all()
     assert (shown[~near] == 100).all()
     assert (frame == 100).all()
