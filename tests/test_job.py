@@ -34,7 +34,7 @@ def free_ports(count):
 @contextlib.contextmanager
 def head(tmp_path):
     """A Ray head with its dashboard on loopback, in a temp folder of its own; yields the environment to reach it."""
-    port, dashboard = free_ports(2)
+    port, dashboard, agent, agent_http = free_ports(4)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
         "RAY_AUTH_MODE": "disabled",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -42,6 +42,7 @@ def head(tmp_path):
     temp = Path("/tmp") / f"ray-{os.getpid()}-{port}"  # a short path: Ray's sockets live in it
     start = [RAY, "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=4", f"--temp-dir={temp}"]
     start += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--disable-usage-stats", "--include-dashboard=true"]
+    start += [f"--dashboard-agent-grpc-port={agent}", f"--dashboard-agent-listen-port={agent_http}"]
     log = (tmp_path / "head.log").open("w")
     process = subprocess.Popen(start, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     address = f"http://127.0.0.1:{dashboard}"
@@ -64,11 +65,12 @@ def head(tmp_path):
 
 def submit(environment, *arguments):
     command = [RAY, "job", "submit", "--working-dir", ".", "--", PYTHON, "jobs/annotate.py", *map(str, arguments)]
-    while True:
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
-        if "No available agent" not in done.stderr:  # the head's job agent comes up a little after its dashboard
-            return done
+    for _ in range(20):  # the head's job agent comes up a little after its dashboard
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        if "No available agent" not in done.stderr:
+            break
         time.sleep(1)
+    return done
 
 
 @pytest.mark.ray

@@ -132,8 +132,10 @@ def unpack(text: str) -> tuple[Shard, dict[tuple[str, int], dict[int, Box]], int
 
 
 def _open(videos_dir: str, video_id: str) -> VideoInfo | FailureRow:
-    path = next((p for s in SUFFIXES if os.path.exists(p := os.path.join(videos_dir, video_id + s))), None)
     try:
+        if not video_id.strip(".") or video_id != os.path.basename(video_id) or "\0" in video_id:
+            raise FormatError(f"clip uid {video_id!r}: not a plain file name, so no clip is looked for")
+        path = next((p for s in SUFFIXES if os.path.exists(p := os.path.join(videos_dir, video_id + s))), None)
         if path is None:
             raise FormatError(f"{videos_dir}/{video_id}.mp4: no such clip; download it and run the same command again")
         return video.probe(path, video_id, source="egotracks")

@@ -92,6 +92,16 @@ def test_a_name_that_is_not_utf8_harms_nothing(tmp_path):
     assert not plan(tmp_path, {"1": release.query_set("disc", {0: BOX})}).failures
 
 
+@pytest.mark.parametrize("uid", ["../secret", "/etc/passwd", "..", "a/b", "nul\0"])
+def test_a_clip_uid_never_leads_out_of_the_folder(tmp_path, uid):
+    (tmp_path / "clips").mkdir()
+    release.write_clip(tmp_path / "secret.mp4", 2, 1)
+    release.write_tracks(tmp_path / "egotracks.json", [release.clip_entry(uid, {"1": release.query_set("disc", {0: BOX})})])
+    result = plan_from_files(str(tmp_path / "egotracks.json"), str(tmp_path / "clips"), AnnotateConfig())
+    assert result.shards == ()
+    assert all("not a plain file name" in failure.message for failure in result.failures)
+
+
 def test_a_videos_folder_that_is_not_there_is_said_before_anything(tmp_path):
     release.write_tracks(tmp_path / "egotracks.json", [])
     with pytest.raises(ConfigError, match="no such folder"):
