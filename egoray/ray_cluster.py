@@ -26,7 +26,10 @@ def connected() -> Iterator[dict[str, float]]:
         yield ray.cluster_resources()
         return
     address = os.environ.get("RAY_ADDRESS") or "local"
-    local = {"include_dashboard": False} if address == "local" else {}
+    local = {}
+    if address == "local":
+        local = {"include_dashboard": False}
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else each actor pool prints an alarming line (ray issue 53727)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, RuntimeError, ValueError) as error:

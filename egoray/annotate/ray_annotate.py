@@ -7,6 +7,7 @@ come back. Ray restarts dead actors and retries their shard; a count of starts o
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import sys
@@ -191,6 +192,7 @@ def _statuses(rows: list[dict[str, str]], out: str, config: AnnotateConfig, buil
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         # The order in which shards finish is the order in which they are reported: nobody waits for a slow one.
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             AnnotateShard,
