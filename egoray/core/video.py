@@ -1,7 +1,7 @@
 """Video files in and out: what a file holds, exact frames by index, frames read ahead on a thread, and H.264 writing.
 
-A frame's index is its 0-based position in presentation order, the one that decoding the whole file would give it. A folder
-of jpg or png images, ordered by name, passes for a video.
+A frame's index is its 0-based place in presentation order, as decoding the whole file would count it. A folder of jpg or
+png images, ordered by name, passes for a video.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import chain
-from types import TracebackType
+from itertools import chain, takewhile
 from typing import Self, TypeVar
 
 import av
@@ -35,22 +34,19 @@ T = TypeVar("T")
 Image = NDArray[np.uint8]
 """``(H, W, 3)`` uint8 RGB, C-contiguous."""
 
-_SEEK_COST = 8
-"""Packets that it costs as much to decode as to seek: a seek empties and refills the decoder's threads (benchmarks/decode.py)."""
+_SEEK_COST = 4
+"""Packets that decode in the time of a seek, which empties the decoder and fills it again (see benchmarks/decode.py)."""
 
 
 def probe(path: str, video_id: str, *, source: str = "", annotation_fps: float = 5.0, fps: float = 1.0) -> VideoInfo:
-    """What the video holds, from its packets; only the first frame is decoded.
+    """What the video holds, from its packets and its first frame; height and width are as displayed, rotated if so marked.
 
     Args:
         path: a video file, or a folder of images.
         video_id: the id to give it.
         source: where it comes from, for the record.
         annotation_fps: rate of the annotation grid; the stride is ``fps / annotation_fps`` rounded, at least 1.
-        fps: rate of a folder of images, whose stride is 1; a file knows its own.
-
-    Returns:
-        The record; height and width are in pixels as displayed, a phone's rotation mark applied.
+        fps: rate of a folder of images (whose stride is 1) or of a file that does not tell its own.
 
     Raises:
         FormatError: if the file is missing, empty, not a video, without a video stream or without a frame.
@@ -61,18 +57,17 @@ def probe(path: str, video_id: str, *, source: str = "", annotation_fps: float =
     else:
         with _opened(path, threads=1) as (container, stream):
             num_frames = _Index(container, stream).num_frames
-            rate = stream.average_rate or stream.guessed_rate
-            fps = float(rate) if rate else fps
+            fps = float(stream.average_rate or stream.guessed_rate or fps)
         stride = max(1, round(fps / annotation_fps))
         _, image = next(_count(path, [0], threads=1))
-    height, width = image.shape[:2]
+    height, width, _ = image.shape
     return VideoInfo(
         video_id=video_id, uri=path, num_frames=num_frames, fps=fps, height_px=height, width_px=width, source=source, stride=stride
     )
 
 
 def read_frames(path: str, wanted: Sequence[int], *, threads: int = 0) -> Iterator[tuple[int, Image]]:
-    """The frames of the given indices, each exactly as decoding the whole file gives it.
+    """The frames of the given indices in order, each (index, image) exactly as decoding the whole file gives it.
 
     Only what the wanted frames depend on is decoded, and only they are converted. Where the packets' times do not tell
     which frame is which, or a frame does not come out after a seek, the file is decoded from its start and counted.
@@ -82,12 +77,8 @@ def read_frames(path: str, wanted: Sequence[int], *, threads: int = 0) -> Iterat
         wanted: strictly ascending native frame indices; none give no frames.
         threads: decoder threads; 0 lets the library choose.
 
-    Returns:
-        An iterator of (index, ``(H, W, 3)`` uint8 RGB image as displayed, C-contiguous), in the order asked for.
-
     Raises:
-        FormatError: if the file is not a video, or, after every good frame before it, where an index is beyond the
-            frames that decode.
+        FormatError: if the file is no video, or, after all good frames, if an index is beyond the frames that decode.
         ValueError: if ``wanted`` does not ascend from 0 or above.
     """
     if any(a >= b for a, b in zip((-1, *wanted), wanted, strict=False)):
@@ -98,8 +89,7 @@ def read_frames(path: str, wanted: Sequence[int], *, threads: int = 0) -> Iterat
 def decode_ahead(frames: Iterator[T], depth: int = 8) -> Iterator[T]:
     """The same items, made on a thread up to ``depth`` (at least 1) before they are asked for.
 
-    An exception of ``frames`` is raised here, after the items before it. The thread ends, and is joined, when the items
-    do, and when this iterator is closed early.
+    An exception of ``frames`` is raised after the items before it. The thread is joined at the end, and at an early close.
     """
     ready: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(max(1, depth))
     closed = threading.Event()
@@ -125,7 +115,7 @@ def decode_ahead(frames: Iterator[T], depth: int = 8) -> Iterator[T]:
             raise got
     finally:
         closed.set()
-        while not ready.empty():  # frees the place that the thread may be waiting for; it puts at most one thing more
+        while not ready.empty():  # room for the one item that the thread may be about to put
             ready.get_nowait()
         thread.join()
         if isinstance(frames, Generator):
@@ -135,6 +125,11 @@ def decode_ahead(frames: Iterator[T], depth: int = 8) -> Iterator[T]:
 def _shown(path: str) -> str:
     """The path as printable text, whatever bytes its name holds."""
     return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _missing(path: str, frame: int, num_frames: int) -> FormatError:
+    known = f"frame {frame} was asked for, but only {num_frames} frames can be decoded"
+    return FormatError(f"{_shown(path)}: {known}; if it should hold more it is cut short or damaged: fetch it again")
 
 
 def _image_names(folder: str) -> list[str]:
@@ -160,20 +155,13 @@ def _read_folder(folder: str, wanted: Sequence[int]) -> Iterator[tuple[int, Imag
         yield frame, _read_image(os.path.join(folder, names[frame]))
 
 
-def _missing(path: str, frame: int, num_frames: int) -> FormatError:
-    return FormatError(
-        f"{_shown(path)}: frame {frame} was asked for, but only {num_frames} frames can be decoded; "
-        "the file may be cut short: fetch it again, or ask for fewer frames"
-    )
-
-
 @contextmanager
 def _opened(path: str, threads: int) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and its first video stream (a cover picture is not one), ready to decode."""
     try:
         container = av.open(path, metadata_errors="ignore")
     except (FileNotFoundError, UnicodeError) as error:
-        raise FormatError(f"{_shown(path)}: not found or not a legal name; check the path") from error
+        raise FormatError(f"{_shown(path)}: not found, or not a legal name; check the path") from error
     except (OSError, av.FFmpegError) as error:
         reason = "the file is empty" if os.path.isfile(path) and not os.path.getsize(path) else "not a video, or cut short"
         raise FormatError(f"{_shown(path)}: cannot be opened ({reason}); check it with a player or fetch it again") from error
@@ -184,6 +172,14 @@ def _opened(path: str, threads: int) -> Iterator[tuple[InputContainer, VideoStre
         streams[0].thread_type = "AUTO"
         streams[0].codec_context.thread_count = threads
         yield container, streams[0]
+
+
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
+    """The whole packets of the stream from here on, up to where the file ends or is damaged."""
+    try:
+        yield from (packet for packet in container.demux(stream) if packet.size and not packet.is_corrupt)
+    except av.FFmpegError:
+        return
 
 
 def _rgb(frame: VideoFrame, converter: VideoReformatter) -> Image:
@@ -206,8 +202,8 @@ def _count(path: str, wanted: Sequence[int], threads: int) -> Iterator[tuple[int
     todo, num_frames, converter = deque(wanted), 0, VideoReformatter()
     with _opened(path, threads) as (container, stream):
         try:
-            for packet in container.demux(stream):
-                for frame in [] if packet.is_corrupt else stream.codec_context.decode(packet if packet.size else None):
+            for packet in chain(_packets(container, stream), [None]):
+                for frame in stream.codec_context.decode(packet):
                     if num_frames == todo[0]:
                         yield todo.popleft(), _rgb(frame, converter)
                         if not todo:
@@ -223,7 +219,7 @@ class _Index:
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._container, self._stream = container, stream
-        packets = [(p.pts, p.is_keyframe, p.is_discard) for p in container.demux(stream) if p.size and not p.is_corrupt]
+        packets = [(p.pts, p.is_keyframe, p.is_discard) for p in _packets(container, stream)]
         self.num_frames = sum(not discarded for _, _, discarded in packets)
         self._pts = [pts for pts, _, _ in packets if pts is not None]
         self._position: dict[int | None, int] = {pts: n for n, pts in enumerate(self._pts)}
@@ -237,34 +233,32 @@ class _Index:
         """The wanted frames in order, up to the first that the packets' times do not lead to."""
         converter = VideoReformatter()
         for n, group in self._plan([frame for frame in wanted if frame < len(self._times)]):
-            todo = deque(group)
             # A seek may land late, or a key frame need time to recover: then the key frame before it serves.
             for key in self._keys[max(0, n - 1) : n + 1][::-1]:
-                for image in self._decode(key, [self._times[frame] for frame in todo]):
-                    yield todo.popleft(), _rgb(image, converter)
-                if not todo:
+                for image in self._decode(key, [self._times[frame] for frame in group]):
+                    yield group.popleft(), _rgb(image, converter)
+                if not group:
                     break
-            if todo:
+            if group:
                 return
 
-    def _plan(self, wanted: Sequence[int]) -> list[tuple[int, list[int]]]:
-        """Groups of frames that one run of decoding gives, each with the number of the key frame to start it from.
+    def _plan(self, wanted: Sequence[int]) -> list[tuple[int, deque[int]]]:
+        """Groups of frames to decode in one go, each with the ordinal of the key frame to start from.
 
-        Both ways decode from the key frame to the wanted one; decoding on also decodes the packets before that key frame,
-        seeking costs ``_SEEK_COST``.
+        Either way the packets from a frame's key frame to the frame are decoded. Going on decodes those before that key
+        frame too, a seek costs ``_SEEK_COST``: the cheaper one is taken.
         """
-        groups: list[tuple[int, list[int]]] = []
+        groups: list[tuple[int, deque[int]]] = []
         reached = 0
         for frame in wanted:
             position = self._position[self._times[frame]]
             n = bisect_right(self._keys, position) - 1
             while n and self._pts[self._keys[n]] > self._times[frame]:  # shown before the key frame that it follows in the file
                 n -= 1
-            if groups and self._keys[n] - reached <= _SEEK_COST:
-                groups[-1][1].append(frame)
-            else:
-                groups.append((n, [frame]))
+            if not groups or self._keys[n] - reached > _SEEK_COST:
+                groups.append((n, deque()))
                 reached = 0
+            groups[-1][1].append(frame)
             reached = max(reached, position + 1)
         return groups
 
@@ -274,7 +268,12 @@ class _Index:
         stop = 1 + max(self._position[time] for time in times)
         try:
             self._container.seek(self._pts[key], stream=self._stream)
-            for packet in chain(self._packets(key, stop), [None]):
+            packets = _packets(self._container, self._stream)
+            first = next((p for p in packets if self._position.get(p.pts, -1) >= key), None)
+            if first is None or self._position[first.pts] != key:
+                return
+            run = takewhile(lambda p: self._position.get(p.pts, stop) < stop, chain([first], packets))
+            for packet in chain(run, [None]):
                 if packet and codec.name == "h264":  # a picture that no other refers to is decoded only if it is wanted
                     codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
                 for frame in codec.decode(packet):
@@ -286,31 +285,20 @@ class _Index:
         except av.FFmpegError:
             return
 
-    def _packets(self, start: int, stop: int) -> Iterator[av.Packet]:
-        """Packets ``start <= position < stop``, after a seek; none when the seek landed beyond ``start``."""
-        arrived = False
-        for packet in self._container.demux(self._stream):
-            position = self._position.get(packet.pts, -1)
-            arrived = arrived or position == start
-            if position >= stop or (position > start and not arrived):
-                return
-            if arrived and position >= 0:
-                yield packet
-
 
 class VideoWriter:
     """Writes RGB frames to an H.264 mp4 (yuv420p, index in front) that browsers play; use as a context manager.
 
     The file appears under ``path`` when the block ends, and not at all when it raises. The same frames give the same
-    decoded video, and with ``threads=1`` the same bytes. An odd height or width is padded to even by repeating the last
-    row or column, so pixel coordinates stay as they were.
+    decoded video, and with one thread the same bytes. An odd height or width is padded to even by repeating the last row
+    or column, so pixel coordinates stay.
 
     Args:
         path: the file to write; folders above it are made.
         fps: frames a second.
         size_hw: (height, width) of every frame.
         gop: a key frame at least every ``gop`` frames.
-        crf: x264's quality, 0 (lossless) to 51.
+        crf: x264's quality, 0 (lossless) to 51 (worst).
         preset: x264's speed.
         threads: encoder threads; 0 lets the library choose.
 
@@ -323,50 +311,46 @@ class VideoWriter:
         self, path: str, fps: float, size_hw: tuple[int, int], *, gop: int = 30, crf: int = 23, preset: str = "veryfast", threads: int = 1
     ) -> None:
         self._path, self._beside = path, f"{path}.{uuid.uuid4().hex[:8]}.tmp"
-        self._shape = (*size_hw, 3)
+        self._shape, self._num_frames = (*size_hw, 3), 0
         self._pad = ((0, size_hw[0] % 2), (0, size_hw[1] % 2), (0, 0))
-        self._num_frames = 0
-        try:
+        with self._writing():
             os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
             self._container = av.open(self._beside, "w", format="mp4", options={"movflags": "faststart"})
-        except OSError as error:
-            raise self._unwritable(error) from error
-        self._stream = self._container.add_stream(
-            "libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": str(crf), "preset": preset, "g": str(gop)}
-        )
+        options = {"crf": str(crf), "preset": preset, "g": str(gop)}
+        self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
         self._stream.height, self._stream.width = size_hw[0] + size_hw[0] % 2, size_hw[1] + size_hw[1] % 2
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.thread_count = threads
 
-    def _unwritable(self, error: OSError) -> ConfigError:
-        return ConfigError(f"{self._path}: cannot be written ({error.strerror}); free some space or choose another folder")
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            why = error.strerror
+            raise ConfigError(f"{_shown(self._path)}: cannot be written ({why}); free some space or choose another folder") from error
 
     def write(self, frame: Image) -> None:
         """Append one ``(H, W, 3)`` uint8 RGB frame."""
         if frame.shape != self._shape or frame.dtype != np.uint8:
-            raise ValueError(f"{self._path}: a frame is {frame.shape} {frame.dtype}, expected {self._shape} uint8")
-        self._encode(av.VideoFrame.from_ndarray(np.pad(frame, self._pad, mode="edge") if any(map(any, self._pad)) else frame))
+            raise ValueError(f"{_shown(self._path)}: a frame is {frame.shape} {frame.dtype}, expected {self._shape} uint8")
+        picture = VideoFrame.from_ndarray(np.pad(frame, self._pad, mode="edge"))
+        with self._writing():
+            self._container.mux(self._stream.encode(picture))
         self._num_frames += 1
-
-    def _encode(self, frame: av.VideoFrame | None) -> None:
-        try:
-            self._container.mux(self._stream.encode(frame))
-        except OSError as error:
-            raise self._unwritable(error) from error
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None and not self._num_frames:
-                raise ValueError(f"{self._path}: no frame was written")
+                raise ValueError(f"{_shown(self._path)}: no frame was written")
             if kind is None:
-                self._encode(None)
-                self._container.close()
-                os.replace(self._beside, self._path)
-        except OSError as problem:
-            raise self._unwritable(problem) from problem
+                with self._writing():
+                    self._container.mux(self._stream.encode(None))
+                    self._container.close()
+                    os.replace(self._beside, self._path)
         finally:
             self._container.close()
             if os.path.exists(self._beside):
