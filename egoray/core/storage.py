@@ -83,7 +83,9 @@ class Folder:
         except OSError as error:
             if local and os.path.exists(target):
                 os.unlink(target)
-            raise ConfigError(f"{self.uri}: cannot be written ({error}); free some space or choose another --out, then run the same command") from error
+            raise ConfigError(
+                f"{self.uri}: cannot be written ({error}); free some space or choose another --out, then run the same command"
+            ) from error
 
     def write_json(self, name: str, value: Any) -> None:
         """Write ``value`` as indented JSON with sorted keys (the same value gives the same bytes)."""

@@ -43,7 +43,9 @@ VIDEOS = pa.schema(
     ]
 )
 _FRAME_BOX = pa.struct([("frame", pa.int32()), ("box_xyxy", pa.list_(pa.float64(), 4))])
-_TRAJECTORY = pa.struct([("start", pa.int32()), ("stop", pa.int32()), ("prompt_frame", pa.int32()), ("prompt_box", pa.list_(pa.float64(), 4))])
+_TRAJECTORY = pa.struct(
+    [("start", pa.int32()), ("stop", pa.int32()), ("prompt_frame", pa.int32()), ("prompt_box", pa.list_(pa.float64(), 4))]
+)
 OBJECTS = pa.schema(
     [
         ("video_id", pa.string()),
