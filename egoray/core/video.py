@@ -220,14 +220,17 @@ class _Index:
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._container, self._stream = container, stream
         packets = [(p.pts, p.is_keyframe, p.is_discard) for p in _packets(container, stream)]
-        self.num_frames = sum(not discarded for _, _, discarded in packets)
         self._pts = [pts for pts, _, _ in packets if pts is not None]
         self._position: dict[int | None, int] = {pts: n for n, pts in enumerate(self._pts)}
-        self._keys = sorted({0, *(n for n, (_, key, _) in enumerate(packets) if key)})
+        self._keys = [n for n, (_, key, _) in enumerate(packets) if key]
+        shown = [n for n, (_, _, discarded) in enumerate(packets) if not discarded]
         # Times tell the frames when each packet has its own, and when they are out of order where pictures are reordered.
-        reordered = self._pts != sorted(self._pts)
-        timed = len(self._position) == len(packets) and (reordered or not stream.codec_context.has_b_frames)
-        self._times = sorted(pts for pts, _, discarded in packets if pts is not None and not discarded) if timed else []
+        self._times: list[int] = []
+        in_doubt = stream.codec_context.has_b_frames and self._pts == sorted(self._pts)
+        if self._keys and not in_doubt and len(self._position) == len(packets):
+            first = self._keys[0]  # what comes before it, in the file or on the screen, does not decode
+            self._times = sorted(self._pts[n] for n in shown if n >= first and self._pts[n] >= self._pts[first])
+        self.num_frames = len(self._times) or len(shown)
 
     def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, Image]]:
         """The wanted frames in order, up to the first that the packets' times do not lead to."""
