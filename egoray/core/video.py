@@ -283,8 +283,8 @@ class _Index:
                     if frame.pts == todo[0]:
                         todo.popleft()
                         yield frame
-                    if not todo or frame.pts is None or frame.pts > todo[0]:
-                        return
+                        if not todo:
+                            return
         except av.FFmpegError:
             return
 

@@ -24,11 +24,11 @@ def _take(items, got):
 
 
 def _after_a_cut(folder):
-    return videos.remux(videos.write_clip(folder / "whole.mp4", x264_params="keyint=12:bframes=4"), folder / "cut.mkv", skip=5)
+    return videos.remux(videos.write_clip(folder / "whole.mp4", **{"x264-params": "keyint=12:bframes=4"}), folder / "cut.mkv", skip=5)
 
 
 def _with_an_edit_list(folder):
-    whole = videos.write_clip(folder / "whole.mp4", x264_params="keyint=12:bframes=4")
+    whole = videos.write_clip(folder / "whole.mp4", **{"x264-params": "keyint=12:bframes=4"})
     return videos.remux(whole, folder / "edited.mp4", shift=-2500)
 
 
@@ -37,8 +37,8 @@ KINDS = {
     "gop30": lambda d: videos.write_clip(d / "a.mp4", 100, g=30),
     "gop250": lambda d: videos.write_clip(d / "a.mp4", 280, g=250),
     "tiny gop, b-frames": lambda d: videos.write_clip(d / "a.mp4", g=3),
-    "open gop": lambda d: videos.write_clip(d / "a.mp4", x264_params="open-gop=1:keyint=12:bframes=5:b-pyramid=normal"),
-    "intra refresh": lambda d: videos.write_clip(d / "a.mkv", x264_params="intra-refresh=1:keyint=15"),
+    "open gop": lambda d: videos.write_clip(d / "a.mp4", **{"x264-params": "open-gop=1:keyint=12:bframes=5:b-pyramid=normal"}),
+    "intra refresh": lambda d: videos.write_clip(d / "a.mkv", **{"x264-params": "intra-refresh=1:keyint=15"}),
     "no b-frames": lambda d: videos.write_clip(d / "a.mp4", g=20, bf=0),
     "variable rate": lambda d: videos.write_clip(d / "a.mp4", times=JITTER, g=15),
     "negative times": lambda d: videos.write_clip(d / "a.mp4", times=range(-1000, 8000, 100), g=15),
@@ -48,8 +48,8 @@ KINDS = {
     "fragmented": lambda d: videos.write_clip(d / "a.mp4", muxer="frag_keyframe+empty_moov", g=15),
     "no presentation times": lambda d: videos.write_clip(d / "a.avi", g=15),
     "transport stream": lambda d: videos.write_clip(d / "a.ts", g=15),
-    "vp9 mp4": lambda d: videos.write_clip(d / "a.mp4", codec="libvpx-vp9", g=20, deadline="realtime", cpu_used=8),
-    "vp9 webm": lambda d: videos.write_clip(d / "a.webm", codec="libvpx-vp9", g=20, deadline="realtime", cpu_used=8),
+    "vp9 mp4": lambda d: videos.write_clip(d / "a.mp4", codec="libvpx-vp9", g=20, deadline="realtime", **{"cpu-used": 8}),
+    "vp9 webm": lambda d: videos.write_clip(d / "a.webm", codec="libvpx-vp9", g=20, deadline="realtime", **{"cpu-used": 8}),
 }
 
 
@@ -94,9 +94,46 @@ def test_a_late_seek_falls_back_to_the_key_frame_before(tmp_path, monkeypatch):
     assert starts == [60, 45]
 
 
+class _LandsInsideAGop:
+    """A file whose every seek, but for those to the start, arrives just past the key frame."""
+
+    def __init__(self, container):
+        self._container, self._skip = container, 0
+
+    def seek(self, offset, **options):
+        self._skip = int(offset > 0)
+        self._container.seek(offset, **options)
+
+    def demux(self, stream):
+        return itertools.islice(self._container.demux(stream), self._skip, None)
+
+
+def test_a_seek_that_lands_inside_a_gop_gives_no_picture(tmp_path):
+    """MPEG-4's decoder would show pictures whose references it never saw."""
+    path = videos.write_clip(tmp_path / "a.mp4", codec="mpeg4", g=15, sc_threshold=10**9)
+    truth = videos.decode_all(path)
+    for wanted, found in (([17], [17]), ([62], [])):  # from the key frame before, which is the start; and from none
+        with av.open(path) as container:
+            index = video._Index(container, container.streams.video[0])
+            index._container = _LandsInsideAGop(container)
+            got = list(index.frames(wanted))
+        assert [frame for frame, _ in got] == found
+        assert [videos.digest(image) for _, image in got] == [truth[frame] for frame in found]
+    assert [videos.digest(image) for _, image in read_frames(path, [17, 62])] == [truth[17], truth[62]]
+
+
+def test_frames_shown_before_a_key_frame_that_they_follow_start_from_the_one_before(tmp_path, monkeypatch):
+    path = KINDS["open gop"](tmp_path)
+    starts, decode = [], video._Index._decode
+    monkeypatch.setattr(video._Index, "_decode", lambda self, key, times: starts.append(key) or decode(self, key, times))
+    for wanted in range(90):
+        list(read_frames(path, [wanted]))
+    assert len(starts) == 90  # the first try of each is right
+
+
 @pytest.mark.parametrize(("gop", "groups"), [(1, 10), (30, 10), (250, 2)])
 def test_seeks_where_that_is_cheaper_and_converts_only_the_wanted(gop, groups, tmp_path, monkeypatch):
-    path = videos.write_clip(tmp_path / "a.mp4", 300, x264_params=f"keyint={gop}:scenecut=0")
+    path = videos.write_clip(tmp_path / "a.mp4", 300, **{"x264-params": f"keyint={gop}:scenecut=0"})
     decoded, converted, decode, rgb = [], [], video._Index._decode, video._rgb
     monkeypatch.setattr(video._Index, "_decode", lambda self, key, times: decoded.append(key) or decode(self, key, times))
     monkeypatch.setattr(video, "_rgb", lambda *args: converted.append(1) or rgb(*args))
@@ -295,8 +332,10 @@ def test_ahead_closed_early_leaves_no_thread(depth):
 
     for _ in range(20):
         closed.clear()
-        ahead = decode_ahead(source(), depth)
+        frames = source()
+        ahead = decode_ahead(frames, depth)
         assert next(ahead) == 0
+        time.sleep(0.01)  # the queue fills and the thread waits
         start = time.perf_counter()
         ahead.close()
         assert time.perf_counter() - start < 1

@@ -25,7 +25,7 @@ def write_clip(
 ) -> str:
     """A clip at 30 fps, or of frames at ``times`` (in 1/3000 s); ``options`` go to the encoder, ``muxer`` are its movflags."""
     with av.open(str(path), "w", options={"movflags": muxer} if muxer else {}) as container:
-        stream = container.add_stream(codec, rate=30, options={k.replace("_", "-"): str(v) for k, v in options.items()})
+        stream = container.add_stream(codec, rate=30, options={k: str(v) for k, v in options.items()})
         stream.height, stream.width, stream.pix_fmt = 96, 128, "yuv420p"
         stream.codec_context.time_base = TIME_BASE
         for index in range(num_frames):
