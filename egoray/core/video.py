@@ -34,7 +34,9 @@ T = TypeVar("T")
 Image = NDArray[np.uint8]
 """``(H, W, 3)`` uint8 RGB, C-contiguous."""
 
-_SEEK_COST = 4
+_LOST_SHARE = 0.01
+"""Share of the announced frames that may be missing; containers count a few that are never shown."""
+_SEEK_COST = 2
 """Packets that decode in the time of a seek, which empties the decoder and fills it again (see benchmarks/decode.py)."""
 
 
@@ -49,7 +51,7 @@ def probe(path: str, video_id: str, *, source: str = "", annotation_fps: float =
         fps: rate of a folder of images (whose stride is 1) or of a file that does not tell its own.
 
     Raises:
-        FormatError: if the file is missing, empty, not a video, without a video stream or without a frame.
+        FormatError: if the file is missing, empty, not a video, cut short, without a video stream or without a frame.
     """
     if os.path.isdir(path):
         names = _image_names(path)
@@ -57,6 +59,10 @@ def probe(path: str, video_id: str, *, source: str = "", annotation_fps: float =
     else:
         with _opened(path, threads=1) as (container, stream):
             num_frames = _Index(container, stream).num_frames
+            if stream.frames * (1 - _LOST_SHARE) > num_frames:
+                raise FormatError(
+                    f"{_shown(path)}: cut short: {stream.frames} frames are announced, {num_frames} are there; fetch it again"
+                )
             fps = float(stream.average_rate or stream.guessed_rate or fps)
         stride = max(1, round(fps / annotation_fps))
         _, image = next(_count(path, [0], threads=1))
