@@ -35,7 +35,7 @@ Image = NDArray[np.uint8]
 """``(H, W, 3)`` uint8 RGB, C-contiguous."""
 
 _LOST_SHARE = 0.01
-"""Share of the announced frames that may be missing; containers count a few that are never shown."""
+"""Share of an mp4's announced frames that may be missing before the file counts as cut short."""
 _SEEK_COST = 2
 """Packets that decode in the time of a seek, which empties the decoder and fills it again (see benchmarks/decode.py)."""
 
@@ -58,10 +58,11 @@ def probe(path: str, video_id: str, *, source: str = "", annotation_fps: float =
         num_frames, stride, image = len(names), 1, _read_image(os.path.join(path, names[0]))
     else:
         with _opened(path, threads=1) as (container, stream):
-            num_frames = _Index(container, stream).num_frames
-            if stream.frames * (1 - _LOST_SHARE) > num_frames:
+            index = _Index(container, stream)
+            num_frames = index.num_frames
+            if "mp4" in container.format.name and stream.frames * (1 - _LOST_SHARE) > index.num_packets:
                 raise FormatError(
-                    f"{_shown(path)}: cut short: {stream.frames} frames are announced, {num_frames} are there; fetch it again"
+                    f"{_shown(path)}: cut short: {stream.frames} frames are announced, {index.num_packets} are there; fetch it again"
                 )
             fps = float(stream.average_rate or stream.guessed_rate or fps)
         stride = max(1, round(fps / annotation_fps))
@@ -226,6 +227,7 @@ class _Index:
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._container, self._stream = container, stream
         packets = [(p.pts, p.is_keyframe, p.is_discard) for p in _packets(container, stream)]
+        self.num_packets = len(packets)
         self._pts = [pts for pts, _, _ in packets if pts is not None]
         self._position: dict[int | None, int] = {pts: n for n, pts in enumerate(self._pts)}
         self._keys = [n for n, (_, key, _) in enumerate(packets) if key]

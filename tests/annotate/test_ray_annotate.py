@@ -106,6 +106,38 @@ def test_a_unit_that_raises_is_one_failure_row_and_waits_for_retry_failed(cluste
     assert not list(read_failures(Folder(str(tmp_path))))
 
 
+def test_a_clip_cut_short_is_lost_alone_and_back_when_it_is_whole(cluster, tmp_path):
+    """The index is at the front, so the clip opens; its last pictures are missing."""
+    release.write_release(tmp_path, clips=2, num_frames=60, gap=4)
+    clip = tmp_path / "clips" / "clip-0.mp4"
+    index_to_front(clip)
+    whole = clip.read_bytes()
+    clip.write_bytes(whole[: int(0.7 * len(whole))])
+    config = AnnotateConfig(workers=2, cpus_per_worker=0.5, max_shard_frames=30)
+    summary = run(tmp_path, tmp_path / "out", config)
+    assert (summary["expected"], summary["done"], summary["failed"]) == (3, 2, 1)
+    (failure,) = read_failures(Folder(str(tmp_path / "out")))
+    assert "clip-0.mp4: cut short: 360 frames are announced" in failure.message
+    clip.write_bytes(whole)
+    summary = run(tmp_path, tmp_path / "out", config)
+    assert (summary["expected"], summary["done"], summary["failed"], summary["skipped"]) == (4, 4, 0, 2)
+    assert not list(read_failures(Folder(str(tmp_path / "out"))))
+
+
+def index_to_front(path: Path) -> None:
+    """Copy the clip with its index moved to the front, packets untouched."""
+    import av
+
+    moved = path.with_suffix(".moved.mp4")
+    with av.open(str(path)) as source, av.open(str(moved), "w", options={"movflags": "faststart"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    moved.replace(path)
+
+
 def test_a_broken_checkpoint_stops_the_run_with_one_line(cluster, clips, tmp_path):
     (tmp_path / "weights.pt").write_bytes(b"not weights")
     with pytest.raises(ModelError, match=r"weights\.pt: .*not a"):

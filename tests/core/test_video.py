@@ -1,5 +1,6 @@
 import itertools
 import os
+import re
 import random
 import threading
 import time
@@ -222,7 +223,10 @@ def test_a_name_that_is_not_unicode_is_read_or_refused(tmp_path):
 def test_a_cut_file_gives_its_good_frames_then_says_how_many(tmp_path):
     whole = videos.write_clip(tmp_path / "whole.mp4", muxer="faststart", g=15, bf=0)
     path = videos.cut(whole, tmp_path / "cut.mp4", 0.6)
-    truth, good = videos.decode_all(whole), probe(path, "v").num_frames
+    truth = videos.decode_all(whole)
+    with pytest.raises(FormatError, match=r"cut\.mp4: cut short: 90 frames are announced, (\d+) are there") as caught:
+        probe(path, "v")
+    good = int(re.search(r"(\d+) are there", str(caught.value))[1])
     assert 20 < good < 80
     for wanted in (range(90), range(good - 3, 90), [0, good - 1, 89]):
         got = []
