@@ -1,7 +1,7 @@
 import itertools
 import os
-import re
 import random
+import re
 import threading
 import time
 
