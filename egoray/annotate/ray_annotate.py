@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import resource
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import Any
 
 import ray
 import ray.data
+import ray.exceptions
 
 from egoray import __version__, registry
 from egoray.annotate.box_tracker import track_shard
@@ -203,7 +205,11 @@ def _statuses(rows: list[dict[str, str]], out: str, config: AnnotateConfig, buil
             num_cpus=config.cpus_per_worker,
             num_gpus=gpus,
         )
-        yield from dataset.iter_rows()
+        try:
+            yield from dataset.iter_rows()
+        except ray.exceptions.RayError as error:  # not a unit's own fault: out of memory, no resources, a lost head node
+            reasons = re.findall(r"^\s*([\w.]*(?:Error|Exception): .*)$", str(error), re.MULTILINE) or [type(error).__name__]
+            raise StageError(f"the cluster could not go on ({reasons[-1]}); finished units are kept, run the same command again") from error
 
 
 def _now() -> str:

@@ -18,7 +18,7 @@ from egoray.config import AnnotateConfig
 from egoray.core import masks
 from egoray.core.storage import Folder
 from egoray.core.workfolder import read_failures, read_masklets, read_objects, read_videos
-from egoray.errors import ModelError
+from egoray.errors import ModelError, StageError
 from support import release, trackers
 
 pytestmark = pytest.mark.ray
@@ -152,6 +152,13 @@ def test_sam2_goes_the_same_way(cluster, tmp_path):
     summary = run(tmp_path, tmp_path / "out", config)
     assert (summary["done"], summary["failed"], summary["frames"]) == (1, 0, 8)
     assert read_masklets(Folder(str(tmp_path / "out")))
+
+
+def test_out_of_memory_stops_the_run_and_blames_no_unit(cluster, clips, tmp_path):
+    with pytest.raises(StageError, match="no memory left for this frame") as caught:
+        run(clips, tmp_path, build=trackers.hungry())
+    assert "\n" not in str(caught.value)
+    assert not list(read_failures(Folder(str(tmp_path))))
 
 
 def test_a_killed_actor_loses_nothing(cluster, clips, tmp_path):

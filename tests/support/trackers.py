@@ -61,5 +61,14 @@ def raising(message: str):
     return functools.partial(_build, before)
 
 
+def hungry():
+    """A builder whose tracker finds no memory."""
+
+    def before(frame, image):
+        raise MemoryError("no memory left for this frame")
+
+    return functools.partial(_build, before)
+
+
 def _build(before, model, device):
     return BoxFill(before)
