@@ -20,7 +20,11 @@ NUM_SIDES = 5
 FOCAL = 0.72
 """Focal length over image width: about 70 degrees from left to right."""
 
-_PITCH_DEG = -23.0  # of a gaze at a counter
+COUNTER_M = -0.47
+"""Height of the counters; the eye is at 0."""
+
+_LOOKED_AT_M = 0.9  # from the middle of the room to where a gaze at a counter meets it
+_SPLIT = 1.4  # appearances a visit makes: the quick movements within it leave and find the object again; measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,7 @@ def plan_dwells(config: WorldConfig, rng: np.random.Generator) -> list[Dwell]:
     share[num_targets:] = (1 - share.sum()) / max(1, NUM_SIDES - num_targets)
     share = np.clip(share, 0, None) / np.clip(share, 0, None).sum()
     # Drawing a side anew with its share p repeats it now and then; the shorter draw keeps the mean visit as asked.
-    mean_s = 60 * config.presence / config.trajectories_per_min * (1 - config.presence)
+    mean_s = 60 * config.presence / config.trajectories_per_min * _SPLIT * (1 - config.presence)
     first = list(rng.permutation(num_targets))
     dwells: list[Dwell] = []
     start = 0
@@ -109,16 +113,17 @@ def plan_dwells(config: WorldConfig, rng: np.random.Generator) -> list[Dwell]:
     return dwells
 
 
-def _gaze(config: WorldConfig, dwells: list[Dwell], rng: np.random.Generator) -> Floats:
-    """(J, 3) fixations: when each begins in seconds, its yaw and its pitch in degrees."""
+def _gaze(config: WorldConfig, dwells: list[Dwell], lean: Floats, rng: np.random.Generator) -> Floats:
+    """(J, 3) fixations: when each begins in seconds, its yaw and its pitch in degrees; ``lean`` metres of each dwell."""
     fixations: list[tuple[float, float, float]] = []
     yaw = 0.0
-    for dwell in dwells:
+    for dwell, forward in zip(dwells, lean, strict=True):
         centre = 360.0 * dwell.side / NUM_SIDES
+        lowered = float(np.rad2deg(np.arctan2(COUNTER_M, _LOOKED_AT_M - forward))) + 3
         time, stop = dwell.start / config.fps, dwell.stop / config.fps
         while time < stop:
             length = max(0.3, rng.gamma(2.0, config.fixation_s / 2))
-            aim_yaw, aim_pitch = centre + rng.normal(0, config.jerk_deg), _PITCH_DEG + rng.normal(0, 0.6 * config.jerk_deg)
+            aim_yaw, aim_pitch = centre + rng.normal(0, config.jerk_deg), lowered + rng.normal(0, 0.6 * config.jerk_deg)
             if rng.random() < config.glances_per_min * length / 60:
                 aim_yaw += rng.choice([-1, 1]) * rng.uniform(50, 100)
                 aim_pitch += rng.uniform(-5, 20)
@@ -133,7 +138,8 @@ def plan_motion(config: WorldConfig, dwells: list[Dwell], rng: np.random.Generat
     """The camera's pose in every frame: fixations joined by quick turns, a slow sway, leaning in, and the bob of steps."""
     num, fps = config.num_frames, config.fps
     times = np.arange(num) / fps
-    starts, yaws, pitches = _gaze(config, dwells, rng).T
+    lean, aside = rng.uniform(0.0, 0.22, len(dwells)), rng.normal(0, 0.06, len(dwells))
+    starts, yaws, pitches = _gaze(config, dwells, lean, rng).T
     turn_s = 0.15 + np.hypot(np.diff(yaws, prepend=yaws[0]), np.diff(pitches, prepend=pitches[0])) / 320
     yaw, pitch = (smooth_steps(times, starts, turn_s, values) for values in (yaws, pitches))
 
@@ -142,7 +148,6 @@ def plan_motion(config: WorldConfig, dwells: list[Dwell], rng: np.random.Generat
     stride = np.zeros(num)  # 1 while the person steps from one side to the next
     for start in visits[1:]:
         stride = np.maximum(stride, np.exp(-0.5 * ((times - start - 0.4) / 0.35) ** 2))
-    lean, aside = rng.uniform(0.0, 0.28, len(visits)), rng.normal(0, 0.07, len(visits))
     axes = [side_axes(d.side) for d in dwells]
     spots = np.array([right * a + out * b for (right, out), a, b in zip(axes, aside, lean, strict=True)])
     position = np.stack([smooth_steps(times, visits, walk_s, spots[:, k]) for k in range(3)], axis=1)

@@ -1,57 +1,52 @@
-"""Sentences that fit one thing of a room and no other: what distinguishes it, in as few words as do."""
+"""Sentences that point at exactly one thing of a scene, found by trying which attributes set it apart from all the others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from itertools import combinations
+
+import numpy as np
 
 from egoray.synthetic.objects import Attributes
 from egoray.synthetic.shapes import SHAPES
 
-_BIGGER = 1.25
-"""Ratio of sizes from which one thing is plainly the larger."""
+_ALL = ("noun", "colour", "material", "text")
 
 
-def two_expressions(things: Sequence[Attributes], number: int) -> tuple[str, str]:
-    """A short and a longer sentence that each single out ``things[number]`` among all of ``things``.
+def describe(thing: Attributes, others: Sequence[Attributes], rng: np.random.Generator) -> tuple[str, str]:
+    """Two different sentences, each true of ``thing`` and of none of ``others``.
+
+    The first gives its colour and noun and as little more as sets it apart; the second says what it is for instead, and all of
+    its attributes. A look-alike that differs in size alone is told apart by a comparison.
 
     Raises:
-        ValueError: if nothing tells it apart.
+        ValueError: if something else looks the same and has the same size.
     """
-    fitting = list(_sentences(things, number))
-    if not fitting:
-        raise ValueError(f"nothing tells {things[number].title} apart from the other things")
-    short = min(fitting, key=lambda s: (len(s.split()), s))
-    long = max((s for s in fitting if s != short), key=lambda s: (len(s.split()), s), default=None)
-    return short, long or f"{short}, used for {SHAPES[things[number].noun].use}"
+    more = (("noun", "colour", *extra) for size in range(3) for extra in rng.permutation(list(combinations(_ALL[2:], size))).tolist())
+    facets = next(facets for facets in more if _unique(thing, others, facets))
+    return _sentence(thing, others, facets, by_use=False), _sentence(thing, others, _ALL, by_use=True)
 
 
-def _sentences(things: Sequence[Attributes], number: int) -> Iterator[str]:
-    thing = things[number]
-    others = [other for k, other in enumerate(things) if k != number]
-    tests = {
-        "colour": lambda other: other.colour == thing.colour,
-        "material": lambda other: other.material == thing.material,
-        "noun": lambda other: other.noun == thing.noun,
-        "text": lambda other: other.text == thing.text,
-    }
-    for count in range(1, len(tests) + 1):
-        for keys in combinations(tests, count):
-            alike = [other for other in others if all(tests[key](other) for key in keys)]
-            if "noun" not in keys:
-                alike += [other for other in others if other not in alike and other.use == thing.use and all(tests[k](other) for k in keys)]
-            if not alike:
-                yield _say(thing, keys, "")
-            elif all(thing.scale > _BIGGER * other.scale for other in alike):
-                yield _say(thing, keys, "larger")
-            elif all(thing.scale * _BIGGER < other.scale for other in alike):
-                yield _say(thing, keys, "smaller")
+def _matches(thing: Attributes, others: Sequence[Attributes], facets: Collection[str]) -> list[Attributes]:
+    return [other for other in others if all(getattr(other, f) == getattr(thing, f) for f in facets)]
 
 
-def _say(thing: Attributes, keys: Sequence[str], size: str) -> str:
-    material = thing.material if "material" in keys else ""
-    words = ["the", size, material, thing.colour if "colour" in keys else "", thing.noun if "noun" in keys else "thing"]
-    sentence = " ".join(word for word in words if word)
-    if "text" in keys:
-        sentence += f" with {thing.text} on it" if thing.text else " without print"
-    return sentence if "noun" in keys else f"{sentence} for {SHAPES[thing.noun].use}"
+def _unique(thing: Attributes, others: Sequence[Attributes], facets: Collection[str]) -> bool:
+    """Whether the facets leave nothing else, or only the thing's twin of another size."""
+    same = _matches(thing, others, facets)
+    twin = [other for other in same if other.looks() == thing.looks()]
+    if any(other.scale == thing.scale for other in twin):
+        raise ValueError(f"two things are a {thing.title} of the same looks and size")
+    return not same or (len(same) == len(twin) == 1)
+
+
+def _sentence(thing: Attributes, others: Sequence[Attributes], facets: Collection[str], *, by_use: bool) -> str:
+    looks = [thing.colour] + [thing.material] * ("material" in facets)
+    words = ["the", *(looks[::-1] if thing.material == "plain" else looks)]
+    words.append(f"thing used for {thing.use}" if by_use else thing.noun)
+    tail = []
+    if "text" in facets and SHAPES[thing.noun].label:
+        tail.append(f'with "{thing.text}" printed on it' if thing.text else "with nothing printed on it")
+    if twins := _matches(thing, others, facets):
+        tail.append(f"{'larger' if thing.scale > twins[0].scale else 'smaller'} than the other one like it")
+    return " ".join(words) + "".join(f", {part}" if by_use or k else f" {part}" for k, part in enumerate(tail))

@@ -44,13 +44,13 @@ class WorldConfig:
     presence: float = 0.22
     trajectories_per_min: float = 2.8
     area_fraction: float = 0.012
-    jerk_deg: float = 6.0
-    fixation_s: float = 1.1
-    sway_deg: float = 1.3
-    glances_per_min: float = 0.8
+    jerk_deg: float = 5.5
+    fixation_s: float = 1.2
+    sway_deg: float = 1.2
+    glances_per_min: float = 1.5
     num_objects: tuple[int, int] = (3, 5)
     distractors_per_object: float = 0.8
-    num_clutter: int = 10
+    num_clutter: int = 16
     shapes: tuple[str, ...] = field(default_factory=lambda: tuple(SHAPES))
     hands_per_min: float = 8.0
     shutter_s: float = 1 / 60

@@ -120,9 +120,8 @@ def _material(name: str, colour: tuple[int, int, int], edge: int, rng: np.random
         mix = 0.30 + 0.28 * np.sin(2 * np.pi * (7 * x + 0.35 * bend)) + 0.12 * np.sin(2 * np.pi * (29 * x + 1.1 * bend + 0.3 * y))
     elif name == "metallic":
         angle = rng.uniform(0.6, 1.0)
-        light = light * (
-            0.85 + 0.5 * np.exp(-(((x + angle * y - 0.75) / 0.12) ** 2)) - 0.25 * np.exp(-(((x + angle * y - 1.1) / 0.16) ** 2))
-        )
+        along = x + angle * y
+        light = light * (0.85 + 0.5 * np.exp(-(((along - 0.75) / 0.12) ** 2)) - 0.25 * np.exp(-(((along - 1.1) / 0.16) ** 2)))
     elif name == "striped":
         mix = (np.sin(2 * np.pi * (rng.uniform(4, 6) * (y + rng.uniform(-0.5, 0.5) * x))) > 0.15).astype(np.float32)
     elif name == "dotted":

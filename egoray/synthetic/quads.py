@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from egoray.synthetic.camera import Camera, Floats
 
 Image = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
 _NEAR_M = 0.05
 
 
@@ -27,13 +29,20 @@ class Quad:
         """The rectangle with these edges about its centre."""
         return cls(centre - (right + down) / 2, right, down)
 
+    @property
+    def centre(self) -> Floats:
+        """Its middle, (3,) metres."""
+        return self.corner + (self.right + self.down) / 2
+
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Where a quad's texture falls: ``region`` (rows, columns) of the frame and ``matrix``, texture pixels to the region's."""
+    """Where a quad's texture falls: ``region`` (rows, columns) of the frame; ``matrix``, texture pixels to the region's; and
+    ``polygon`` (M, 2), the visible part's corners in the region's pixels."""
 
     region: tuple[slice, slice]
     matrix: Floats
+    polygon: Floats
 
     @property
     def size(self) -> tuple[int, int]:
@@ -42,11 +51,14 @@ class View:
         return cols.stop - cols.start, rows.stop - rows.start
 
 
-def look(camera: Camera, quad: Quad, texture_hw: tuple[int, int]) -> View | None:
-    """The quad as seen, or None where no pixel of the frame can show it."""
+def look(camera: Camera, quad: Quad, texture_hw: tuple[int, int], cut: float = 0.0) -> View | None:
+    """The quad as seen, or None where no pixel of the frame can show it.
+
+    ``cut`` makes it a trapezoid: the share of the lower edge that is missing at either end.
+    """
     corner = camera.rotation @ (quad.corner - camera.position)
     right, down = camera.rotation @ quad.right, camera.rotation @ quad.down
-    points = _in_front(np.stack([corner, corner + right, corner + right + down, corner + down]))
+    points = _in_front(np.stack([corner, corner + right, corner + (1 - cut) * right + down, corner + cut * right + down]))
     if len(points) == 0:
         return None
     intrinsics = camera.intrinsics
@@ -61,7 +73,7 @@ def look(camera: Camera, quad: Quad, texture_hw: tuple[int, int]) -> View | None
     matrix = intrinsics @ np.stack([step_x, step_y, corner + (step_x + step_y) / 2], axis=1)
     matrix[0] -= x1 * matrix[2]
     matrix[1] -= y1 * matrix[2]
-    return View((slice(y1, y2), slice(x1, x2)), matrix)
+    return View((slice(y1, y2), slice(x1, x2)), matrix, seen - (x1, y1))
 
 
 def _in_front(points: Floats) -> Floats:
@@ -80,9 +92,11 @@ def _in_front(points: Floats) -> Floats:
 
 
 def cover(canvas: Image, view: View, texture: Image) -> None:
-    """Draw an opaque texture over the canvas."""
-    area = canvas[view.region]
-    cv2.warpPerspective(texture, view.matrix, view.size, dst=area, borderMode=cv2.BORDER_TRANSPARENT)
+    """Draw an opaque texture over the canvas, within the view's polygon."""
+    paint = cv2.warpPerspective(texture, view.matrix, view.size, borderMode=cv2.BORDER_REPLICATE)
+    inside = np.zeros(paint.shape[:2], np.uint8)
+    cv2.fillConvexPoly(inside, np.rint(view.polygon).astype(np.int32), 255)
+    cv2.copyTo(paint, inside, canvas[view.region])
 
 
 def outline(view: View, alpha: Image) -> Image:
@@ -105,14 +119,15 @@ def darken(canvas: Image, view: View, alpha: Image) -> None:
     cv2.multiply(area, cv2.merge([shade, shade, shade]), dst=area, scale=1 / 255)
 
 
-def smear(image: Image, motion_px: Floats) -> Image:
-    """The mean of the image along the motion (x, y in pixels), centred on where it was; a copy, or itself when still."""
-    steps = int(np.ceil(np.log2(max(1.0, np.hypot(*motion_px)))))
-    for k in range(steps):  # two copies half the way apart, then a quarter, and so on: 2^steps samples of the path
-        dx, dy = motion_px / 2 ** (k + 1)
-        ahead, behind = (round(dx / 2), round(dy / 2)), (round(dx / 2) - round(dx), round(dy / 2) - round(dy))
-        image = cv2.addWeighted(_moved(image, *ahead), 0.5, _moved(image, *behind), 0.5, 0)
-    return image
+def smear(canvas: Image, motion_px: Floats) -> None:
+    """Blur the canvas along the motion (x, y in pixels) about where it was; nothing happens below one pixel."""
+    image = canvas
+    for k in range(int(np.ceil(np.log2(max(1.0, np.hypot(*motion_px)))))):
+        # Two copies half the way apart, then a quarter, and so on: 2^steps samples of the path.
+        dx, dy = (round(float(v)) for v in motion_px / 2 ** (k + 1))
+        ahead, behind = _moved(image, dx // 2, dy // 2), _moved(image, dx // 2 - dx, dy // 2 - dy)
+        image = cv2.addWeighted(ahead, 0.5, behind, 0.5, 0)
+    canvas[:] = image
 
 
 def _moved(image: Image, dx: int, dy: int) -> Image:

@@ -8,22 +8,19 @@ from functools import cache
 
 import numpy as np
 
-from egoray.synthetic.camera import NUM_SIDES, Floats, side_axes, target_sides
+from egoray.synthetic.camera import COUNTER_M, NUM_SIDES, side_axes, target_sides
 from egoray.synthetic.knobs import WorldConfig
 from egoray.synthetic.objects import COLOURS, Attributes, draw_attributes, look_alike
 from egoray.synthetic.quads import Image, Quad
 from egoray.synthetic.shapes import SHAPES
 from egoray.synthetic.surfaces import TOPS, paint_front, paint_top, paint_wall
 
-COUNTER_M = -0.47
-"""Height of the counters; the eye is at 0."""
-
 _FAR_M, _NEAR_M = 1.35, 0.42  # the counter's edges, from the middle of the room
 _WIDTH_M = 2 * _FAR_M * np.tan(np.pi / NUM_SIDES)
 _CEILING_M, _FLOOR_M = 1.6, -1.5
 _PX_PER_M = 330
 _ROWS_M, _COLUMNS_M = (0.68, 0.9, 1.12), (-0.45, -0.15, 0.15, 0.45)
-_NATURAL_AREA = 0.0125  # mean mask area, share of the frame, at the sizes of `SHAPES`: measured
+_NATURAL_AREA = 0.0150  # mean mask area, share of the frame, at the sizes of `SHAPES`: measured
 _MIN_CONTRAST = 60.0  # RGB distance of an annotated thing to its counter, so that nothing is camouflaged
 
 
@@ -45,7 +42,8 @@ def furnish(config: WorldConfig, rng: np.random.Generator) -> tuple[tuple[Thing,
     """
     sides = target_sides(config)
     targets: list[Attributes] = []
-    while len(targets) < rng.integers(config.num_objects[0], config.num_objects[1] + 1):
+    num_targets = int(rng.integers(config.num_objects[0], config.num_objects[1] + 1))
+    while len(targets) < num_targets:
         _add(targets, draw_attributes(config, rng))
     others: list[Attributes] = []
     for target in targets:
@@ -120,34 +118,34 @@ class Room:
 
     def __init__(self, top_colours: Sequence[tuple[int, int, int]], seed: int) -> None:
         self._tops, self._seed = top_colours, seed
-        self._paint: Callable[[int, int], Image] = cache(self._painted)
+        self._paint: Callable[[int, str], Image] = cache(self._painted)
 
-    def surfaces(self, yaw_rad: float) -> list[tuple[Quad, Image]]:
-        """What a camera of this yaw may see, in drawing order."""
+    def surfaces(self, yaw_rad: float) -> list[tuple[Quad, float, Image]]:
+        """What a camera of this yaw may see, in drawing order: the rectangle, how much its lower edge is cut, its texture."""
         angles = (2 * np.pi * np.arange(NUM_SIDES) / NUM_SIDES - yaw_rad + np.pi) % (2 * np.pi) - np.pi
         seen = [side for side in range(NUM_SIDES) if abs(angles[side]) < np.deg2rad(85)]
-        return [(_surface(side, part), self._paint(side, part)) for part in range(3) for side in seen]
+        return [(_surface(side, part), _CUTS[part], self._paint(side, part)) for part in _CUTS for side in seen]
 
-    def _painted(self, side: int, part: int) -> Image:
-        rng = np.random.Generator(np.random.PCG64([self._seed, side, part]))
+    def _painted(self, side: int, part: str) -> Image:
+        rng = np.random.Generator(np.random.PCG64([self._seed, side, *part.encode()]))
         quad = _surface(side, part)
         width, height = (round(float(np.linalg.norm(edge)) * _PX_PER_M) for edge in (quad.right, quad.down))
-        if part == 1:
+        if part == "top":
             return paint_top(rng, height, width, self._tops[side])
-        return paint_wall(rng, height, width) if part == 0 else paint_front(rng, height, width)
+        return paint_wall(rng, height, width) if part == "wall" else paint_front(rng, height, width)
+
+
+_CUTS = {"wall": 0.0, "top": (1 - _NEAR_M / _FAR_M) / 2, "front": 0.0}  # neighbouring counters meet in a mitre
 
 
 @cache
-def _surface(side: int, part: int) -> Quad:
-    """Part 0 is the wall, 1 the counter's top, 2 the front under it."""
+def _surface(side: int, part: str) -> Quad:
+    """The wall, the counter's top as a rectangle before its ends are cut, or the front under it."""
     right, out = side_axes(side)
     up = np.array([0.0, 1.0, 0.0])
-    width = _WIDTH_M * (_NEAR_M / _FAR_M if part == 2 else 1)
-    left = -right * width / 2
-
-    def at(distance: float, height: float) -> Floats:
-        return left + out * distance + up * height
-
-    corners = (at(_FAR_M, _CEILING_M), at(_FAR_M, COUNTER_M), at(_NEAR_M, COUNTER_M))
-    downs = (up * (COUNTER_M - _CEILING_M), -out * (_FAR_M - _NEAR_M), up * (_FLOOR_M - COUNTER_M))
-    return Quad(corners[part], right * width, downs[part])
+    distance, height, width, down = {
+        "wall": (_FAR_M, _CEILING_M, _WIDTH_M, up * (COUNTER_M - _CEILING_M)),
+        "top": (_FAR_M, COUNTER_M, _WIDTH_M, out * (_NEAR_M - _FAR_M)),
+        "front": (_NEAR_M, COUNTER_M, _WIDTH_M * _NEAR_M / _FAR_M, up * (_FLOOR_M - COUNTER_M)),
+    }[part]
+    return Quad(out * distance + up * height - right * width / 2, right * width, down)

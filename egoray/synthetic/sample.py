@@ -1,152 +1,208 @@
-"""Writes synthetic clips as a release: mp4 files, their boxes as EgoTracks has them, and their exact masks as EgoMask has them."""
+"""Synthetic clips as an EgoTracks release, with their exact truth as an EgoMask data set beside it: where a pipeline can begin.
+
+Layout: ``clips/<clip_uid>.mp4``, ``egotracks.json``, and ``truth/`` with masks and images on every fifth annotation frame (the
+release is at 1 fps). Images hold the frames given to the encoder, so a decoded clip differs from them by its coding loss.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import shutil
+import time
 import uuid
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import Any
 
 import cv2
+import numpy as np
 
 from egoray.core import masks
 from egoray.core.storage import Folder
 from egoray.core.video import VideoWriter
+from egoray.errors import ConfigError
 from egoray.formats.egomask import BenchmarkObject, BenchmarkVideo, frame_name, write_benchmark
 from egoray.formats.egotracks import write_tracks
-from egoray.schema import Box, Expression, MaskRLE, ObjectTrack, VideoInfo
-from egoray.synthetic.expressions import two_expressions
-from egoray.synthetic.knobs import WorldConfig
-from egoray.synthetic.world import World
+from egoray.schema import Box, Expression, MaskRLE, ObjectTrack, Tier, VideoInfo
+from egoray.synthetic.expressions import describe
+from egoray.synthetic.world import World, WorldConfig, tight_box
 
-_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_OID, "egoray sample")
 TRUTH_EVERY = 5
-"""Annotation frames to a frame of the truth: 5 fps boxes, 1 fps masks, as released."""
-JPEG_QUALITY = 90
+"""Annotation frames (5 fps) to one frame of the truth (1 fps)."""
+
+_JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Clip:
-    info: VideoInfo
+    """One clip to render: the ``index``-th of ``seed``, into the folder ``out``."""
+
+    out: str
+    seed: int
+    index: int
+    config: WorldConfig
+    tier: Tier
+
+    @property
+    def uid(self) -> str:
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"egoray synthetic clip {self.seed} {self.index}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rendered:
+    """What is known of a rendered clip."""
+
+    video: VideoInfo
     tracks: tuple[ObjectTrack, ...]
-    video: BenchmarkVideo
+    truth: BenchmarkVideo
 
 
 def write_sample(
-    out: str,
+    out: str | os.PathLike[str],
     *,
     videos: int,
     seed: int,
     seconds: float = 60.0,
     size_hw: tuple[int, int] = (360, 640),
-    tier: str = "medium",
-    config: WorldConfig | None = None,
+    tier: Tier = "medium",
     workers: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Render ``videos`` clips into ``out``: clips/<clip_uid>.mp4, egotracks.json, truth/ (a whole dataset in EgoMask's layout).
+    """Render clips into ``out``; the same arguments give the same annotations and the same decoded frames.
 
-    The same arguments give the same annotations byte for byte and the same decoded frames. The truth's pictures are the frames
-    as given to the encoder.
+    An object is in the truth exactly where it has a box, and every pixel of its mask is inside the box. An object that no
+    frame of the truth shows is left out of both files. ``egotracks.json`` is written last.
 
     Args:
-        out: a local folder.
-        videos: number of clips.
-        seed: which clips.
-        seconds: length of each.
-        size_hw: (height, width) of a frame.
-        tier: the split that the truth is filed under.
-        config: other knobs; its seconds and size_hw are replaced by the two above.
-        workers: processes; default: one a core.
-        progress: called with the number of clips done.
+        out: a local folder; files of the same names are replaced.
+        videos: number of clips, at least 1.
+        seed: chooses the worlds.
+        seconds: length of each clip.
+        size_hw: (height, width) of a frame, even numbers.
+        tier: split of the benchmark to file the clips under: short, medium or long.
+        workers: processes that render, a clip each at a time; one for every core by default.
+        progress: called with the number of clips done, after each.
 
     Returns:
-        {"clips": clip uids in order, "objects": how many, "frames": native frames}.
+        Counts (videos, frames, objects, boxes, expressions), the wall time ``seconds`` and ``frames_per_s``.
+
+    Raises:
+        ConfigError: if the folder cannot be written or a size is odd.
+        ValueError: if ``videos`` is below 1.
     """
-    knobs = {f: getattr(config, f) for f in WorldConfig.__dataclass_fields__} if config else {}
-    config = WorldConfig(**(knobs | {"seconds": seconds, "size_hw": size_hw}))
-    jobs = [(out, config, seed, number, tier) for number in range(videos)]
-    clips = []
-    with ProcessPoolExecutor(min(workers or os.cpu_count() or 1, videos), mp_context=multiprocessing.get_context("spawn")) as pool:
-        for clip in pool.map(_render, jobs):
-            clips.append(clip)
-            progress(len(clips))
-    write_tracks(os.path.join(out, "egotracks.json"), [c.info for c in clips], [t for c in clips for t in c.tracks], seed=seed)
-    write_benchmark(os.path.join(out, "truth"), [c.video for c in clips])
+    if videos < 1:
+        raise ValueError(f"videos is {videos}, must be at least 1")
+    if size_hw[0] % 2 or size_hw[1] % 2:
+        raise ConfigError(f"a frame of {size_hw[1]}x{size_hw[0]} cannot be coded; give an even width and height")
+    start = time.perf_counter()
+    out = os.fspath(out)
+    config = WorldConfig(seconds=seconds, size_hw=size_hw)
+    clips = [_Clip(out=out, seed=seed, index=index, config=config, tier=tier) for index in range(videos)]
+    rendered: dict[int, _Rendered] = {}
+    for index, clip in _render_all(clips, min(workers or os.cpu_count() or 1, videos)):
+        rendered[index] = clip
+        if progress:
+            progress(len(rendered))
+    ordered = [rendered[index] for index in range(videos)]
+    tracks = [track for clip in ordered for track in clip.tracks]
+    write_benchmark(os.path.join(out, "truth"), [clip.truth for clip in ordered])
+    write_tracks(os.path.join(out, "egotracks.json"), [clip.video for clip in ordered], tracks, seed=seed)
+    wall_s = time.perf_counter() - start
+    frames = config.num_frames * videos
     return {
-        "clips": [c.info.video_id for c in clips],
-        "objects": sum(len(c.tracks) for c in clips),
-        "frames": sum(c.info.num_frames for c in clips),
+        "videos": videos,
+        "frames": frames,
+        "objects": len(tracks),
+        "boxes": sum(len(track.boxes) for track in tracks),
+        "expressions": sum(len(clip.truth.expressions) for clip in ordered),
+        "seconds": round(wall_s, 3),
+        "frames_per_s": round(frames / wall_s, 1),
     }
 
 
-def _render(job: tuple[str, WorldConfig, int, int, str]) -> _Clip:
-    """Render one clip: its video and pictures to disk, its boxes and masks as the result."""
-    out, config, seed, number, tier = job
-    cv2.setNumThreads(1)
-    uid = str(uuid.uuid5(_NAMESPACE, f"{seed}/{number}"))
-    world = World(config, seed * 1_000_003 + number)
-    pictures = Folder(os.path.join(out, "truth", "JPEGImages", "egotracks", uid))
-    path = os.path.join(out, "clips", f"{uid}.mp4")
-    boxes: dict[str, dict[int, Box]] = {thing.object_id: {} for thing in world.objects}
-    truth: dict[str, dict[str, MaskRLE]] = {thing.object_id: {} for thing in world.objects}
+def _render_all(clips: list[_Clip], workers: int) -> Iterator[tuple[int, _Rendered]]:
+    """Each clip's index and record, as they are done."""
+    if workers == 1:
+        yield from ((clip.index, _render(clip)) for clip in clips)
+        return
+    # Spawned, not forked: the caller may hold threads (Ray, a progress bar), and a fork would copy their locks.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        futures = {pool.submit(_render, clip): clip.index for clip in clips}
+        yield from ((futures[done], done.result()) for done in as_completed(futures))
+
+
+def _render(clip: _Clip) -> _Rendered:
+    """Write the clip's video and images, and return its annotations."""
+    config, world = clip.config, World(clip.config, (clip.seed % 2**64, clip.index))
+    path = os.path.join(clip.out, "clips", f"{clip.uid}.mp4")
+    images = Folder(os.path.join(clip.out, "truth", "JPEGImages", "egotracks", clip.uid))
+    for stale in (images.uri, os.path.join(clip.out, "truth", "annotations", clip.uid)):
+        shutil.rmtree(stale, ignore_errors=True)
+    boxes: dict[str, dict[int, Box]] = {o.object_id: {} for o in world.objects}
+    truth: dict[str, dict[str, MaskRLE]] = {o.object_id: {} for o in world.objects}
     names = []
     with VideoWriter(path, config.fps, config.size_hw) as writer:
-        for index in range(config.num_frames):
-            image = world.frame(index)
-            writer.write(image)
+        for index in range(world.num_frames):
+            rgb = world.frame(index)
+            writer.write(rgb)
             frame, between = divmod(index, config.stride)
             if between:
                 continue
-            kept = frame % TRUTH_EVERY == 0
-            for object_id, mask in world.masks(index).items():
-                rle = masks.encode(mask)
-                boxes[object_id][frame] = masks.bounding_box(rle)
-                if kept:
-                    truth[object_id][frame_name(frame)] = rle
-            if kept:
+            visible = world.masks(index)
+            for object_id, mask in visible.items():
+                boxes[object_id][frame] = tight_box(mask)
+            if frame % TRUTH_EVERY == 0:
                 names.append(frame_name(frame))
-                jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-                pictures.write_bytes(f"{frame_name(frame)}.jpg", jpeg.tobytes())
-    height, width = config.size_hw
-    info = VideoInfo(
-        video_id=uid,
+                images.write_bytes(f"{names[-1]}.jpg", _jpeg(rgb))
+                for object_id, mask in visible.items():
+                    truth[object_id][names[-1]] = masks.encode(mask)
+    return _annotations(clip, world, boxes, truth, tuple(names), path)
+
+
+def _annotations(
+    clip: _Clip,
+    world: World,
+    boxes: dict[str, dict[int, Box]],
+    truth: dict[str, dict[str, MaskRLE]],
+    names: tuple[str, ...],
+    path: str,
+) -> _Rendered:
+    """The records of the objects that the truth shows, numbered anew from "1"."""
+    config = clip.config
+    rng = np.random.Generator(np.random.PCG64([clip.seed % 2**64, clip.index, 1]))
+    tracks: list[ObjectTrack] = []
+    objects: list[BenchmarkObject] = []
+    expressions: list[Expression] = []
+    for shown in (o for o in world.objects if truth[o.object_id]):
+        object_id, thing = str(len(objects) + 1), shown.attributes
+        tracks.append(
+            ObjectTrack(video_id=clip.uid, object_id=object_id, title=thing.title, boxes=boxes[shown.object_id], size_hw=config.size_hw)
+        )
+        objects.append(BenchmarkObject(object_id=object_id, category=thing.title, masks=truth[shown.object_id]))
+        others = [*(o.attributes for o in world.objects if o is not shown), *world.others]
+        for kind, text in zip(("attributes", "function"), describe(thing, others, rng), strict=True):
+            name = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{clip.uid} {object_id} {kind}"))
+            expressions.append(
+                Expression(expression_id=name, video_id=clip.uid, object_id=object_id, text=text, kind=kind, source="synthetic")
+            )
+    video = VideoInfo(
+        video_id=clip.uid,
         uri=path,
         num_frames=config.num_frames,
         fps=float(config.fps),
-        height_px=height,
-        width_px=width,
+        height_px=config.size_hw[0],
+        width_px=config.size_hw[1],
         source="synthetic",
         stride=config.stride,
     )
-    seen = [thing for thing in world.objects if boxes[thing.object_id]]
-    tracks = tuple(
-        ObjectTrack(video_id=uid, object_id=t.object_id, title=t.attributes.title, boxes=boxes[t.object_id], size_hw=config.size_hw)
-        for t in seen
+    truth_video = BenchmarkVideo(
+        video_id=clip.uid, tier=clip.tier, frame_names=names, objects=tuple(objects), expressions=tuple(expressions)
     )
-    objects = tuple(
-        BenchmarkObject(object_id=t.object_id, category=t.attributes.title, masks=truth[t.object_id]) for t in seen if truth[t.object_id]
-    )
-    expressions = tuple(e for t in objects for e in _expressions(world, uid, t.object_id))
-    video = BenchmarkVideo(video_id=uid, tier=tier, frame_names=tuple(names), objects=objects, expressions=expressions)
-    return _Clip(info=info, tracks=tracks, video=video)
+    return _Rendered(video=video, tracks=tuple(tracks), truth=truth_video)
 
 
-def _expressions(world: World, uid: str, object_id: str) -> list[Expression]:
-    everything = [thing.attributes for thing in world.entities]
-    number = next(k for k, thing in enumerate(world.entities) if thing.object_id == object_id)
-    kinds = zip(("short", "long"), two_expressions(everything, number), strict=True)
-    return [
-        Expression(
-            expression_id=str(uuid.uuid5(_NAMESPACE, f"{uid}/{object_id}/{kind}")),
-            video_id=uid,
-            object_id=object_id,
-            text=text,
-            kind=kind,
-            source="synthetic",
-        )
-        for kind, text in kinds
-    ]
+def _jpeg(rgb: np.ndarray) -> bytes:
+    _, coded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return coded.tobytes()

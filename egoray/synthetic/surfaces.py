@@ -107,9 +107,8 @@ def _hang(wall: Floats, x: int, y: int, width: int, height: int, rng: np.random.
         for _ in range(7):
             note = rng.uniform(160, 240, 3)
             edge = int(rng.integers(34, 60))
-            area = _panel(
-                wall, x + int(rng.integers(0, max(1, width - edge))), y + int(rng.integers(0, max(1, height - edge))), edge, edge, note, rng
-            )
+            left, top = (int(rng.integers(0, max(1, span - edge))) for span in (width, height))
+            area = _panel(wall, x + left, y + top, edge, edge, note, rng)
             area[10:-8:7, 6:-6] *= 0.7
 
 
@@ -154,10 +153,9 @@ def paint_top(rng: np.random.Generator, height: int, width: int, colour: tuple[i
         _lay(top, rng)
     for _ in range(rng.integers(2, 5)):  # stains and crumbs
         centre = (int(rng.integers(0, width)), int(rng.integers(0, height)))
+        radii = (int(rng.integers(12, 60)), int(rng.integers(6, 30)))
         spot = np.zeros((height, width), np.float32)
-        cv2.ellipse(
-            spot, centre, (int(rng.integers(12, 60)), int(rng.integers(6, 30))), float(rng.uniform(0, 180)), 0, 360, 1.0, cv2.FILLED
-        )
+        cv2.ellipse(spot, centre, radii, float(rng.uniform(0, 180)), 0, 360, 1.0, cv2.FILLED)
         top *= (1 - 0.14 * cv2.GaussianBlur(spot, (0, 0), 5))[..., None]
     shade = np.clip(np.linspace(0.72, 1.5, height, dtype=np.float32), 0, 1.03)  # the wall's corner is darker
     lamp = 1 + 0.06 * _smooth(rng, height, width, 1, 2)
@@ -167,12 +165,12 @@ def paint_top(rng: np.random.Generator, height: int, width: int, colour: tuple[i
 def _lay(top: Floats, rng: np.random.Generator) -> None:
     """A sheet of paper, a cloth, a cutting board or a mat at an angle on the counter, with a soft shadow."""
     height, width = top.shape[:2]
-    tall, wide = int(rng.integers(90, 170)), int(rng.integers(90, 240))
+    tall, wide = int(rng.integers(75, 135)), int(rng.integers(80, 200))
     kind = rng.choice(["paper", "cloth", "board", "mat"])
     if kind == "paper":
         sheet = np.full((tall, wide, 3), rng.uniform(205, 235), np.float32)
-        for y in range(14, tall - 10, 9):
-            sheet[y : y + 3, 12 : int(rng.integers(wide // 2, wide - 8))] -= 80
+        for y in range(12, tall - 8, 6):
+            sheet[y : y + 2, 10 : int(rng.integers(wide // 2, wide - 8))] -= 80
     elif kind == "cloth":
         tint, pitch = rng.uniform(90, 200, 3), int(rng.integers(14, 26))
         y, x = np.mgrid[0:tall, 0:wide]

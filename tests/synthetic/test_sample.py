@@ -1,88 +1,113 @@
-"""The sample as a release: what the pipeline's own readers find in it is what the worlds hold."""
+"""A sample on disk: the two files of annotations say the same, they are what the scene says, and a rerun repeats them."""
 
-import hashlib
 import json
+import shutil
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 import pytest
 
-from egoray.core import masks, video
+from egoray.core import masks
+from egoray.core.boxes import pixel_slices
+from egoray.errors import ConfigError
 from egoray.formats.egomask import images_dir, read_gold, read_items
 from egoray.formats.egotracks import read_tracks
 from egoray.synthetic.sample import write_sample
+from egoray.synthetic.world import World, WorldConfig, tight_box
 
-SIZE = {"seconds": 12.0, "size_hw": (90, 160)}
+ASKED = {"videos": 2, "seed": 7, "seconds": 12.0, "size_hw": (180, 320)}
 
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sample")
-    done = []
-    summary = write_sample(str(folder), videos=2, seed=4, progress=done.append, **SIZE)
-    assert done == [1, 2]
-    return folder, summary
+    out = tmp_path_factory.mktemp("sample")
+    steps = []
+    summary = write_sample(out, **ASKED, workers=2, progress=steps.append)
+    assert steps == [1, 2]
+    return out, summary
 
 
-def digests(folder: Path) -> dict[str, str]:
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix != ".mp4"]
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+def files(root):
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(Path(root).rglob("*")) if path.is_file()}
 
 
-def frames(folder: Path, uid: str) -> list[str]:
-    decoded = video.read_frames(str(folder / "clips" / f"{uid}.mp4"), range(0, 360, 20))
-    return [hashlib.sha256(image.tobytes()).hexdigest() for _, image in decoded]
-
-
-def test_the_same_seed_gives_the_same_bytes_and_the_same_decoded_frames(sample, tmp_path):
-    folder, summary = sample
-    write_sample(str(tmp_path), videos=2, seed=4, workers=1, **SIZE)
-    assert digests(tmp_path) == digests(folder)
-    for uid in summary["clips"]:
-        assert frames(tmp_path, uid) == frames(folder, uid)
-
-
-def test_clips_are_30_fps_h264_of_the_asked_length(sample):
-    folder, summary = sample
-    for uid in summary["clips"]:
-        info = video.probe(str(folder / "clips" / f"{uid}.mp4"), uid)
-        assert (info.num_frames, info.fps, info.height_px, info.width_px, info.stride) == (360, 30.0, 90, 160, 6)
+def test_the_summary_counts_what_is_there(sample):
+    out, summary = sample
+    tracks = read_tracks(out / "egotracks.json").tracks
+    assert summary["videos"] == len(list((out / "clips").glob("*.mp4"))) == 2
+    assert summary["objects"] == len(tracks) >= 2
+    assert summary["boxes"] == sum(len(track.boxes) for track in tracks)
+    assert summary["expressions"] == 2 * len(tracks) == len(read_items(out / "truth", "medium"))
 
 
 def test_an_object_is_in_the_truth_exactly_where_it_has_a_box(sample):
-    folder, summary = sample
-    found = read_tracks(folder / "egotracks.json")
-    assert not found.failures
-    assert {track.video_id for track in found.tracks} == set(summary["clips"])
-    items = {(item.video_id, item.object_id): item for item in read_items(folder / "truth", "medium")}
-    for track in found.tracks:
-        item = items.get((track.video_id, track.object_id))
-        kept = {f"{frame:05d}" for frame in track.boxes if frame % 5 == 0}
-        gold = read_gold(folder / "truth", item) if item else {}
-        assert set(gold) == kept
+    out, _ = sample
+    tracks = {(track.video_id, track.object_id): track for track in read_tracks(out / "egotracks.json").tracks}
+    items = read_items(out / "truth", "medium")
+    assert {(item.video_id, item.object_id) for item in items} == set(tracks)
+    for item in items:
+        track, gold = tracks[item.video_id, item.object_id], read_gold(out / "truth", item)
+        assert item.frame_names == tuple(f"{frame:05d}" for frame in range(0, 60, 5))
+        assert gold
+        assert {int(name) for name in gold} == {frame for frame in track.boxes if frame % 5 == 0}
         for name, rle in gold.items():
             assert masks.bounding_box(rle) == track.boxes[int(name)]
-            dense = masks.decode(rle)
-            np.testing.assert_array_equal(masks.keep_inside(dense, track.boxes[int(name)]), dense)
+            mask = masks.decode(rle)
+            assert mask[pixel_slices(track.boxes[int(name)], mask.shape)].sum() == mask.sum() >= 25
 
 
-def test_two_expressions_an_object_and_a_picture_a_frame(sample):
-    folder, _ = sample
-    items = read_items(folder / "truth", "medium")
-    by_object: dict[tuple[str, str], list[str]] = {}
-    for item in items:
-        by_object.setdefault((item.video_id, item.object_id), []).append(item.text)
-        pictures = sorted(p.stem for p in Path(images_dir(folder / "truth", item)).glob("*.jpg"))
-        assert pictures == list(item.frame_names) == [f"{n:05d}" for n in range(0, 60, 5)]
-    assert by_object
-    assert all(len(set(texts)) == 2 for texts in by_object.values())
+def test_every_box_is_the_scene_s(sample):
+    out, _ = sample
+    by_clip = {}
+    for track in read_tracks(out / "egotracks.json").tracks:
+        by_clip.setdefault(track.video_id, []).append(track)
+    config = WorldConfig(seconds=12.0, size_hw=(180, 320))
+    for index, video in enumerate(json.loads((out / "egotracks.json").read_text())["videos"]):
+        world, tracks = World(config, (7, index)), by_clip[video["clips"][0]["clip_uid"]]
+        assert [track.object_id for track in tracks] == [str(k + 1) for k in range(len(tracks))]
+        drawn = {item.object_id: {} for item in world.objects}
+        for frame in range(60):
+            for object_id, mask in world.masks(6 * frame).items():
+                drawn[object_id][frame] = tight_box(mask)
+        boxes = [dict(track.boxes) for track in tracks]
+        assert all(box in list(drawn.values()) for box in boxes)
 
 
-def test_the_boxes_file_is_a_release(sample):
-    folder, _ = sample
-    document = json.loads((folder / "egotracks.json").read_text())
-    clip = document["videos"][0]["clips"][0]
-    query_set = next(iter(clip["annotations"][0]["query_sets"].values()))
-    assert {"clip_uid", "clip_fps", "annotations"} <= set(clip)
-    assert {"is_valid", "object_title", "lt_track"} <= set(query_set)
-    assert {"frame_number", "x", "y", "width", "height", "original_width", "original_height"} <= set(query_set["lt_track"][0])
+def test_clips_decode_to_the_frames_of_the_truth(sample):
+    out, _ = sample
+    item = read_items(out / "truth", "medium")[0]
+    with av.open(str(out / "clips" / f"{item.video_id}.mp4")) as container:
+        assert container.streams.video[0].average_rate == 30
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(decoded) == 360
+    folder = Path(images_dir(str(out / "truth"), item))
+    assert sorted(path.stem for path in folder.iterdir()) == list(item.frame_names)
+    for name in item.frame_names:
+        image = cv2.imread(str(folder / f"{name}.jpg"))[..., ::-1].astype(int)
+        assert np.abs(image - decoded[6 * int(name)]).mean() < 6
+
+
+def test_a_rerun_gives_the_same_bytes_and_clears_what_is_stale(sample, tmp_path):
+    out, _ = sample
+    again = tmp_path / "again"
+    shutil.copytree(out, again)
+    clip = next((again / "truth" / "annotations").iterdir())
+    (clip / "99.json").write_text("{}")
+    write_sample(again, **ASKED, workers=1)
+    assert files(again) == files(out)
+
+
+def test_another_seed_gives_other_clips(sample, tmp_path):
+    out, _ = sample
+    write_sample(tmp_path, **(ASKED | {"videos": 1, "seed": 8, "seconds": 2.0}), tier="long", workers=1)
+    assert not {p.name for p in (tmp_path / "clips").iterdir()} & {p.name for p in (out / "clips").iterdir()}
+    assert read_items(tmp_path / "truth", "medium") == []
+
+
+def test_bad_arguments_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="even"):
+        write_sample(tmp_path, videos=1, seed=0, size_hw=(181, 320))
+    with pytest.raises(ValueError, match="videos"):
+        write_sample(tmp_path, videos=0, seed=0)

@@ -1,148 +1,143 @@
-"""The worlds: their statistics, the exactness of their truth, and that the same seed is the same clip."""
+"""The synthetic scene: its statistics are EgoMask's, its truth is what the picture shows, and a seed says everything."""
 
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from egoray.synthetic.expressions import two_expressions
-from egoray.synthetic.knobs import WorldConfig
-from egoray.synthetic.objects import COLOURS, MATERIALS, Attributes
-from egoray.synthetic.shapes import SHAPES
-from egoray.synthetic.world import MIN_VISIBLE_PX, World
+from egoray.synthetic.world import MIN_VISIBLE_PX, World, WorldConfig, tight_box
+
+STILL = {"light": 0.0, "noise": 0.0, "shutter_s": 0.0}
 
 
-def statistics(config: WorldConfig, clips: int, seed: int) -> dict[str, float]:
-    """The paper's columns on the 1 fps grid: means over objects, shares in %."""
-    present, area, overlap, runs, length = [], [], [], [], []
-    for clip in range(clips):
-        world = World(config, seed + clip)
-        frames = [world.masks(index) for index in range(0, config.num_frames, config.fps)]
-        for thing in world.objects:
-            masks = [frame.get(thing.object_id) for frame in frames]
-            seen = np.array([mask is not None for mask in masks])
-            starts, stops = np.flatnonzero(np.diff(np.r_[0, seen, 0]) == 1), np.flatnonzero(np.diff(np.r_[0, seen, 0]) == -1)
-            present.append(seen.mean())
-            runs.append(len(starts))
-            if seen.any():
-                area.append(np.mean([mask.mean() for mask in masks if mask is not None]))
-                length.append(np.mean(stops - starts))
-            pairs = [(a & b).sum() / (a | b).sum() for a, b in pairwise(masks) if a is not None and b is not None]
-            if pairs:
-                overlap.append(np.mean(pairs))
-    return {
-        "present": 100 * np.mean(present),
-        "area": 100 * np.mean(area),
-        "adjacent IoU": 100 * np.mean(overlap),
-        "trajectories": np.mean(runs),
-        "trajectory s": np.mean(length),
-    }
-
-
-def test_the_defaults_lie_near_egomask_trains_statistics():
-    """Each within a factor of 1.5 of the paper's table over 20 clips; 17 trajectories in 370 s are 2.8 of 4.9 s in a minute."""
-    paper = {"present": 21.56, "area": 1.20, "adjacent IoU": 14.96, "trajectories": 17.0 / 369.94 * 60, "trajectory s": 0.0133 * 369.94}
-    ours = statistics(WorldConfig(), clips=20, seed=1000)
-    for name, aim in paper.items():
-        assert aim / 1.5 < ours[name] < aim * 1.5, (name, ours)
-
-
-def test_an_exocentric_clip_is_steady_large_and_there():
-    ours = statistics(WorldConfig.exocentric(), clips=4, seed=1000)
-    assert ours["present"] > 90
-    assert 4 < ours["area"] < 10
-    assert ours["adjacent IoU"] > 60
-
-
-def test_the_same_seed_is_the_same_clip_in_any_order_of_asking():
-    config = WorldConfig(seconds=4)
-    forth, back = World(config, 3), World(config, 3)
-    frames = {index: forth.frame(index) for index in (0, 50, 119)}
-    for index in (119, 0, 50):
-        np.testing.assert_array_equal(back.frame(index), frames[index])
-    other = World(config, 4)
-    assert not np.array_equal(other.frame(50), frames[50])
-    for object_id, mask in forth.masks(50).items():
-        np.testing.assert_array_equal(back.masks(50)[object_id], mask)
-
-
-def test_masks_are_the_pixels_that_a_thing_paints_by_half():
-    """An oracle from outside: with the thing painted white, then black, the two pictures differ by what it covers."""
-    config = WorldConfig(seconds=20, shutter_s=0, light=0, noise=0)
-    world, white, black = (World(config, 11) for _ in range(3))
-    agree = []
-    for index in range(0, config.num_frames, 40):
-        for object_id, mask in world.masks(index).items():
-            number = next(k for k, entity in enumerate(world.entities) if entity.object_id == object_id)
-            pictures = [painted._sprites[number] for painted in (white, black)]
-            for sprite, value in zip(pictures, (255, 0), strict=True):
-                sprite.pictures[:] = [np.full_like(picture, value) for picture in sprite.pictures]
-            covered = (white.frame(index).astype(int) - black.frame(index)).min(axis=2) >= 128
-            agree.append((covered & mask).sum() / (covered | mask).sum())
-            for sprite in pictures:
-                del sprite.pictures
-    assert len(agree) >= 8
-    assert min(agree) > 0.97, agree
-
-
-def test_slivers_count_as_absent_and_masks_never_overlap():
-    config = WorldConfig(seconds=60)
-    world = World(config, 5)
-    for index in range(0, config.num_frames, 60):
-        masks = list(world.masks(index).values())
-        assert all(mask.sum() >= MIN_VISIBLE_PX for mask in masks)
-        if masks:
-            assert np.sum(masks, axis=0).max() == 1
-
-
-def test_hands_hide_things_now_and_then():
-    """With hands, some masks lose pixels that they have without."""
-    hidden = 0
-    for seed in (8, 9, 10):
-        with_hands, without = World(WorldConfig(hands_per_min=40), seed), World(WorldConfig(hands_per_min=1e-6), seed)
-        for index in range(0, 1800, 30):
-            a, b = with_hands.masks(index), without.masks(index)
-            hidden += any(object_id not in a or (mask & ~a[object_id]).any() for object_id, mask in b.items())
-    assert hidden > 10
-
-
-def test_frames_beyond_the_clip_are_an_error():
-    with pytest.raises(IndexError, match="frame 30 of a clip of 30"):
-        World(WorldConfig(seconds=1), 0).frame(30)
-
-
-@pytest.mark.parametrize("knob", [{"presence": 0.0}, {"shapes": ("mug", "unicorn")}, {"num_objects": (3, 2)}])
-def test_impossible_knobs_are_named(knob):
-    with pytest.raises(ValueError, match=next(iter(knob))):
-        WorldConfig(**knob)
-
-
-def holds(sentence: str, thing: Attributes, rivals: list[Attributes]) -> bool:
-    """An independent reading: every part of the sentence that names an attribute is true of the thing."""
-    said, _, use = sentence.partition(" for ")
-    said = said.replace(", used", "")
-    said, _, printed = said.partition(" with ")
-    facts = [thing.colour == c for c in COLOURS if c in said.split()] + [thing.material == m for m in MATERIALS if m in said.split()]
-    facts += [thing.noun == n for n in SHAPES if said.removesuffix(" without print").endswith(f" {n}")]
-    facts += [thing.use == use] * bool(use) + [f"{thing.text} on it" == printed] * bool(printed)
-    facts += [not thing.text] * said.endswith("without print")
-    alike = [r for r in rivals if r is not thing and holds(sentence.replace("larger ", "").replace("smaller ", ""), r, [])]
-    facts += [all(thing.scale > r.scale for r in alike)] * (" larger " in said)
-    facts += [all(thing.scale < r.scale for r in alike)] * (" smaller " in said)
-    return all(facts)
-
-
-def test_each_sentence_fits_its_thing_and_no_other():
-    told = 0
-    for seed in range(30):
-        world = World(WorldConfig(distractors_per_object=2.0), seed)
-        things = [entity.attributes for entity in world.entities]
-        for number, entity in enumerate(world.entities):
-            if not entity.object_id:
+def statistics(config, num_clips, seed=0):
+    """Means over objects on the 1 fps grid: presence, area, adjacent IoU (both present), trajectories, their length in s."""
+    rows = []
+    for clip in range(num_clips):
+        world = World(config, (seed, clip))
+        frames = [world.masks(i) for i in range(0, world.num_frames, config.fps)]
+        for item in world.objects:
+            masks = [frame.get(item.object_id) for frame in frames]
+            present = np.array([mask is not None for mask in masks])
+            if not present.any():
                 continue
-            sentences = two_expressions(things, number)
-            assert len(set(sentences)) == 2
-            for sentence in sentences:
-                assert [k for k, thing in enumerate(things) if holds(sentence, thing, things)] == [number], sentence
-                told += 1
-    assert told > 150
+            area = np.mean([mask.mean() for mask in masks if mask is not None])
+            pairs = [(a, b) for a, b in pairwise(masks) if a is not None and b is not None]
+            iou = np.mean([(a & b).sum() / (a | b).sum() for a, b in pairs]) if pairs else np.nan
+            starts = np.flatnonzero(np.diff(np.r_[0, present]) == 1)
+            rows.append((present.mean(), area, iou, len(starts), present.sum() / len(starts)))
+    return dict(zip(("presence", "area", "iou", "trajectories", "length_s"), np.nanmean(rows, axis=0), strict=True))
+
+
+def test_default_clips_have_the_statistics_of_the_training_set():
+    measured = statistics(WorldConfig(), 20)
+    for name, published in {"presence": 0.22, "area": 0.012, "iou": 0.15, "length_s": 4.8}.items():
+        assert published / 1.5 <= measured[name] <= published * 1.5, measured
+    assert 1.9 <= measured["trajectories"] <= 4.1, measured
+
+
+def test_exocentric_clips_are_steady():
+    measured = statistics(WorldConfig.exocentric(), 6)
+    assert measured["presence"] > 0.9
+    assert 0.06 / 1.5 <= measured["area"] <= 0.06 * 1.5
+    assert measured["iou"] > 0.6
+
+
+@pytest.mark.parametrize(
+    ("knobs", "name", "more"),
+    [
+        ({"presence": 0.45}, "presence", True),
+        ({"area_fraction": 0.03}, "area", True),
+        ({"jerk_deg": 1.0, "sway_deg": 0.3}, "iou", True),
+        ({"trajectories_per_min": 1.4}, "trajectories", False),
+    ],
+)
+def test_a_knob_turns_its_statistic(knobs, name, more):
+    usual, turned = (statistics(WorldConfig(**k), 8, seed=3)[name] for k in ({}, knobs))
+    assert turned > 1.2 * usual if more else turned < usual / 1.2
+
+
+def test_the_truth_is_what_the_picture_shows():
+    """Painted white and then black, an object changes the picture by more than half exactly where its mask is."""
+    config = WorldConfig(**STILL, seconds=20, hands_per_min=30)
+    seen = 0
+    for clip in range(3):
+        world = World(config, (5, clip))
+        for index in range(0, world.num_frames, 40):
+            masks = world.masks(index)
+            for item in world.objects:
+                sprite = world._sprites[int(item.object_id) - 1]
+                painted = []
+                for grey in (255, 0):
+                    sprite.pictures = [np.full_like(picture, grey) for picture in sprite.pictures]
+                    painted.append(world.frame(index).astype(int).min(axis=2))
+                change = painted[0] - painted[1]
+                mask = masks.get(item.object_id, np.zeros(config.size_hw, bool))
+                if not mask.any():
+                    assert np.count_nonzero(change > 135) < MIN_VISIBLE_PX
+                    continue
+                seen += 1
+                assert change[mask].min() > 90
+                assert change[~mask].max() < 165
+    assert seen > 20
+
+
+def test_masks_are_disjoint_and_their_boxes_tight():
+    world = World(WorldConfig(seconds=20), 11)
+    for index in range(0, world.num_frames, 6):
+        masks = world.masks(index)
+        assert np.all(sum((mask.astype(int) for mask in masks.values()), np.zeros(world.config.size_hw, int)) <= 1)
+        for mask in masks.values():
+            assert mask.sum() >= MIN_VISIBLE_PX
+            x1, y1, x2, y2 = (int(v) for v in tight_box(mask))
+            ys, xs = np.nonzero(mask)
+            assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (x1, y1, x2, y2)
+
+
+def test_frames_come_out_the_same_in_any_order():
+    config = WorldConfig(seconds=10)
+    one, other = World(config, (1, 2)), World(config, (1, 2))
+    order = [250, 3, 120, 3]
+    frames = {index: one.frame(index) for index in order}
+    for index in sorted(frames):
+        assert np.array_equal(frames[index], other.frame(index))
+        assert frames[index].shape == (360, 640, 3)
+        assert frames[index].dtype == np.uint8
+    assert not np.array_equal(frames[3], World(config, (1, 3)).frame(3))
+
+
+def test_objects_leave_and_come_back_and_look_alikes_are_about():
+    config = WorldConfig(distractors_per_object=3.0)
+    world = World(config, 4)
+    assert [item.object_id for item in world.objects] == [str(k + 1) for k in range(len(world.objects))]
+    titles = {item.attributes.title for item in world.objects}
+    assert any(other.title in titles for other in world.others)
+    assert len({item.attributes.looks() for item in world.objects}) == len(world.objects)
+
+
+@pytest.mark.parametrize("size_hw", [(72, 128), (360, 480), (540, 960)])
+def test_any_size(size_hw):
+    world = World(WorldConfig(seconds=2, size_hw=size_hw), 0)
+    assert world.frame(30).shape == (*size_hw, 3)
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"presence": 0.0}, {"seconds": 0}, {"num_objects": (2, 1)}, {"shapes": ("mug", "unicorn")}, {"shapes": ("mug",)}]
+)
+def test_a_senseless_knob_is_refused(knobs):
+    with pytest.raises(ValueError, match=next(iter(knobs))):
+        WorldConfig(**knobs)
+
+
+def test_a_crowded_room_is_refused():
+    with pytest.raises(ValueError, match="places"):
+        World(WorldConfig(num_clutter=100), 0)
+
+
+@pytest.mark.parametrize("index", [-1, 60])
+def test_a_frame_beyond_the_clip_is_refused(index):
+    world = World(WorldConfig(seconds=2), 0)
+    with pytest.raises(IndexError, match="clip of 60"):
+        world.frame(index)
+    with pytest.raises(IndexError, match="clip of 60"):
+        world.masks(index)
