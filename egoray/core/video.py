@@ -327,7 +327,6 @@ class VideoWriter:
         with self._writing():
             os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
             self._container = av.open(self._beside, "w", format="mp4", options={"movflags": "faststart"})
-        options = {"crf": str(crf), "preset": preset, "g": str(gop)}
         # x264's macroblock tree gives now these bytes, now those for the same frames; the lookahead of a short clip gains little.
         options = {"crf": str(crf), "preset": preset, "g": str(gop), "x264-params": "mbtree=0"}
         self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)

@@ -18,8 +18,10 @@ from egoray.schema import Box
 
 WORK_SIDE_PX = 112
 """Boxes are segmented at most this large (long side); the mask is scaled back."""
-RING = 0.35
+RING = 0.8
 """Width of the certain background around the box, as a share of the box's side."""
+REACH = 0.15
+"""How far from the last mask, as a share of the box's side, the object may be found again."""
 MIN_FILL, MAX_FILL = 0.08, 0.98
 """Shares of the box beyond which GrabCut has collapsed; the inscribed ellipse stands in."""
 
@@ -33,7 +35,7 @@ class GrabCut:
 
     name = "grabcut"
 
-    def __init__(self, iterations: int = 3) -> None:
+    def __init__(self, iterations: int = 2) -> None:
         self.iterations = iterations
 
     def track(self, frames: Iterable[tuple[int, Image]], requests: Sequence[TrackRequest]) -> Iterator[tuple[int, dict[str, TrackedMask]]]:
@@ -91,11 +93,12 @@ class GrabCut:
 
 
 def _seed(height: int, width: int, last: Mask | None) -> np.ndarray:
-    """Labels inside the box: the last mask stretched to it, or the inscribed ellipse, as probable foreground."""
-    prior = _ellipse(height, width) if last is None else _resize(last, (height, width))
-    labels = np.where(prior, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    if not prior.any():
-        labels[:] = cv2.GC_PR_FGD
+    """Labels inside the box: probable foreground, but for what lies far from the last mask, stretched to this box."""
+    labels = np.full((height, width), cv2.GC_PR_FGD, np.uint8)
+    if last is not None:
+        edge = max(3, int(2 * REACH * max(height, width)) | 1)
+        near = cv2.dilate(_resize(last, (height, width)).astype(np.uint8), np.ones((edge, edge), np.uint8))
+        labels[near == 0] = cv2.GC_PR_BGD
     return labels
 
 
