@@ -194,7 +194,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clips = f"{folder}/sample"
         if args.only in (None, "efficiency", "bytes"):
-            write_sample(clips, videos=16, seed=77)
+            write_sample(clips, videos=4 if args.only == "bytes" else 20, seed=77)
         runs = {
             "efficiency": lambda: efficiency(folder, clips, args.seconds),
             "scaling": lambda: scaling(folder),
