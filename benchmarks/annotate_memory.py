@@ -16,7 +16,7 @@ import numpy as np
 from egoray.annotate.plan import make_plan
 from egoray.annotate.ray_annotate import annotate
 from egoray.config import AnnotateConfig
-from egoray.core import video
+from egoray.core.video_writer import VideoWriter
 from egoray.formats.egotracks import TracksFile
 from egoray.schema import ObjectTrack
 
@@ -27,7 +27,7 @@ def moving_square(folder: str, num_frames: int) -> TracksFile:
     """A clip of ``num_frames`` annotation frames (30 fps, stride 6) with a red square that circles, and its track."""
     ground = np.random.default_rng(0).integers(90, 150, (*SIZE_HW, 3), dtype=np.uint8)
     boxes = {}
-    with video.VideoWriter(f"{folder}/clip.mp4", 30, SIZE_HW, preset="ultrafast") as writer:
+    with VideoWriter(f"{folder}/clip.mp4", 30, SIZE_HW, preset="ultrafast") as writer:
         for frame in range(num_frames):
             x, y = int(160 + 90 * np.cos(frame / 9)), int(90 + 40 * np.sin(frame / 9))
             image = ground.copy()

@@ -21,7 +21,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from egoray.core.video import Image, VideoWriter, read_frames
+from egoray.core.video import Image, read_frames
+from egoray.core.video_writer import VideoWriter
 
 NUM_FRAMES, SIZE_HW = 300, (720, 1280)
 Variant = Callable[[str, list[int], int], Iterator[Image]]

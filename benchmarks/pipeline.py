@@ -29,6 +29,7 @@ from egoray.annotate.ray_annotate import annotate
 from egoray.config import AnnotateConfig
 from egoray.core import video
 from egoray.core.storage import Folder
+from egoray.core.video_writer import VideoWriter
 from egoray.core.workfolder import read_masklets
 from egoray.formats.egotracks import TracksFile
 from egoray.models.base import TrackedMask
@@ -131,7 +132,7 @@ def efficiency(folder: str, clips: str, seconds: float) -> dict:
 
 def still_clip(folder: str, name: str, num_frames: int) -> ObjectTrack:
     """A small clip of ``num_frames`` annotation frames at one native frame each, and a track over all of it."""
-    with video.VideoWriter(f"{folder}/{name}.mp4", 5, (72, 128)) as writer:
+    with VideoWriter(f"{folder}/{name}.mp4", 5, (72, 128)) as writer:
         for i in range(num_frames):
             writer.write(np.full((72, 128, 3), i % 250, np.uint8))
     boxes = dict.fromkeys(range(num_frames), (20.0, 20.0, 60.0, 60.0))

@@ -16,7 +16,7 @@ from egoray.errors import StageError
 def connected() -> Iterator[dict[str, float]]:
     """Ray, initialised for the body; yields the cluster's total resources.
 
-    Joins the cluster of ``RAY_ADDRESS`` (which `ray job submit` sets), or a session that is initialised already; otherwise
+    Joins the cluster of ``RAY_ADDRESS`` (which `ray job submit` sets), or a Ray that is initialised already; otherwise
     starts one on this machine, on loopback, and stops it at the end.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Video files in and out: what a file holds, exact frames by index, frames read ahead on a thread, and H.264 writing.
+"""Video files in: what a file holds, exact frames by index, and frames read ahead on a thread.
 
 A frame's index is its 0-based place in presentation order, as decoding the whole file would count it. A folder of jpg or
 png images, ordered by name, passes for a video.
@@ -9,14 +9,12 @@ from __future__ import annotations
 import os
 import queue
 import threading
-import uuid
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from fractions import Fraction
 from itertools import chain, takewhile
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import av
 import cv2
@@ -27,7 +25,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from egoray.errors import ConfigError, FormatError
+from egoray.errors import FormatError
 from egoray.schema import VideoInfo
 
 T = TypeVar("T")
@@ -62,7 +60,7 @@ def probe(path: str, video_id: str, *, source: str = "", annotation_fps: float =
             num_frames = index.num_frames
             if "mp4" in container.format.name and stream.frames * (1 - _LOST_SHARE) > index.num_packets:
                 raise FormatError(
-                    f"{_shown(path)}: cut short: {stream.frames} frames are announced, {index.num_packets} are there; fetch it again"
+                    f"{shown_path(path)}: cut short: {stream.frames} frames are announced, {index.num_packets} are there; fetch it again"
                 )
             fps = float(stream.average_rate or stream.guessed_rate or fps)
         stride = max(1, round(fps / annotation_fps))
@@ -89,7 +87,7 @@ def read_frames(path: str, wanted: Sequence[int], *, threads: int = 0) -> Iterat
         ValueError: if ``wanted`` does not ascend from 0 or above.
     """
     if any(a >= b for a, b in zip((-1, *wanted), wanted, strict=False)):
-        raise ValueError(f"{_shown(path)}: frame indices must ascend strictly from 0 or above")
+        raise ValueError(f"{shown_path(path)}: frame indices must ascend strictly from 0 or above")
     return _read_folder(path, wanted) if os.path.isdir(path) else _read_file(path, wanted, threads)
 
 
@@ -129,20 +127,20 @@ def decode_ahead(frames: Iterator[T], depth: int = 8) -> Iterator[T]:
             frames.close()
 
 
-def _shown(path: str) -> str:
+def shown_path(path: str) -> str:
     """The path as printable text, whatever bytes its name holds."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _missing(path: str, frame: int, num_frames: int) -> FormatError:
     known = f"frame {frame} was asked for, but only {num_frames} frames can be decoded"
-    return FormatError(f"{_shown(path)}: {known}; if it should hold more it is cut short or damaged: fetch it again")
+    return FormatError(f"{shown_path(path)}: {known}; if it should hold more it is cut short or damaged: fetch it again")
 
 
 def _image_names(folder: str) -> list[str]:
     names = sorted(n for n in os.listdir(folder) if n.lower().endswith((".jpg", ".jpeg", ".png")))
     if not names:
-        raise FormatError(f"{_shown(folder)}: a folder without jpg or png images; give a video file or a folder of frames")
+        raise FormatError(f"{shown_path(folder)}: a folder without jpg or png images; give a video file or a folder of frames")
     return names
 
 
@@ -150,7 +148,7 @@ def _read_image(path: str) -> Image:
     data = np.fromfile(path, dtype=np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
     if image is None:
-        raise FormatError(f"{_shown(path)}: not a readable image; replace or remove it")
+        raise FormatError(f"{shown_path(path)}: not a readable image; replace or remove it")
     return np.asarray(image, dtype=np.uint8)
 
 
@@ -168,14 +166,14 @@ def _opened(path: str, threads: int) -> Iterator[tuple[InputContainer, VideoStre
     try:
         container = av.open(path, metadata_errors="ignore")
     except (FileNotFoundError, UnicodeError) as error:
-        raise FormatError(f"{_shown(path)}: not found, or not a legal name; check the path") from error
+        raise FormatError(f"{shown_path(path)}: not found, or not a legal name; check the path") from error
     except (OSError, av.FFmpegError) as error:
         reason = "the file is empty" if os.path.isfile(path) and not os.path.getsize(path) else "not a video, or cut short"
-        raise FormatError(f"{_shown(path)}: cannot be opened ({reason}); check it with a player or fetch it again") from error
+        raise FormatError(f"{shown_path(path)}: cannot be opened ({reason}); check it with a player or fetch it again") from error
     with container:
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
-            raise FormatError(f"{_shown(path)}: holds no video stream; give a file with pictures in it")
+            raise FormatError(f"{shown_path(path)}: holds no video stream; give a file with pictures in it")
         streams[0].thread_type = "AUTO"
         streams[0].codec_context.thread_count = threads
         yield container, streams[0]
@@ -295,75 +293,3 @@ class _Index:
                             return
         except av.FFmpegError:
             return
-
-
-class VideoWriter:
-    """Writes RGB frames to an H.264 mp4 (yuv420p, index in front) that browsers play; use as a context manager.
-
-    The file appears under ``path`` when the block ends, and not at all when it raises. The same frames give the same
-    decoded video, and with one thread the same bytes. An odd height or width is padded to even by repeating the last row
-    or column, so pixel coordinates stay.
-
-    Args:
-        path: the file to write; folders above it are made.
-        fps: frames a second.
-        size_hw: (height, width) of every frame.
-        gop: a key frame at least every ``gop`` frames.
-        crf: x264's quality, 0 (lossless) to 51 (worst).
-        preset: x264's speed.
-        threads: encoder threads; 0 lets the library choose.
-
-    Raises:
-        ConfigError: if the file cannot be written.
-        ValueError: if a frame has another shape or dtype, or the block ends without a frame.
-    """
-
-    def __init__(
-        self, path: str, fps: float, size_hw: tuple[int, int], *, gop: int = 30, crf: int = 23, preset: str = "veryfast", threads: int = 1
-    ) -> None:
-        self._path, self._beside = path, f"{path}.{uuid.uuid4().hex[:8]}.tmp"
-        self._shape, self._num_frames = (*size_hw, 3), 0
-        self._pad = ((0, size_hw[0] % 2), (0, size_hw[1] % 2), (0, 0))
-        with self._writing():
-            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-            self._container = av.open(self._beside, "w", format="mp4", options={"movflags": "faststart"})
-        # x264's macroblock tree gives now these bytes, now those for the same frames; the lookahead of a short clip gains little.
-        options = {"crf": str(crf), "preset": preset, "g": str(gop), "x264-params": "mbtree=0"}
-        self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
-        self._stream.height, self._stream.width = size_hw[0] + size_hw[0] % 2, size_hw[1] + size_hw[1] % 2
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.thread_count = threads
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            why = error.strerror
-            raise ConfigError(f"{_shown(self._path)}: cannot be written ({why}); free some space or choose another folder") from error
-
-    def write(self, frame: Image) -> None:
-        """Append one ``(H, W, 3)`` uint8 RGB frame."""
-        if frame.shape != self._shape or frame.dtype != np.uint8:
-            raise ValueError(f"{_shown(self._path)}: a frame is {frame.shape} {frame.dtype}, expected {self._shape} uint8")
-        picture = VideoFrame.from_ndarray(np.pad(frame, self._pad, mode="edge"))
-        with self._writing():
-            self._container.mux(self._stream.encode(picture))
-        self._num_frames += 1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None and not self._num_frames:
-                raise ValueError(f"{_shown(self._path)}: no frame was written")
-            if kind is None:
-                with self._writing():
-                    self._container.mux(self._stream.encode(None))
-                    self._container.close()
-                    os.replace(self._beside, self._path)
-        finally:
-            self._container.close()
-            if os.path.exists(self._beside):
-                os.unlink(self._beside)

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from egoray.core.masks import Mask, area, bounding_box, decode
-from egoray.core.video import Image, VideoWriter, read_frames
+from egoray.core.video import Image, read_frames
+from egoray.core.video_writer import VideoWriter
 from egoray.schema import Box, Masklet, Trajectory, VideoInfo
 
 # Okabe and Ito's eight colours without black: told apart with any common colour vision.

@@ -21,7 +21,7 @@ import numpy as np
 
 from egoray.core import masks
 from egoray.core.storage import Folder
-from egoray.core.video import VideoWriter
+from egoray.core.video_writer import VideoWriter
 from egoray.errors import ConfigError
 from egoray.formats.egomask import BenchmarkObject, BenchmarkVideo, frame_name, write_benchmark
 from egoray.formats.egotracks import write_tracks

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from egoray.core import video
-from egoray.core.video import VideoWriter, decode_ahead, probe, read_frames
+from egoray.core.video import decode_ahead, probe, read_frames
+from egoray.core.video_writer import VideoWriter
 from egoray.errors import ConfigError, FormatError
 from egoray.synthetic.world import World, WorldConfig
 from support import videos
