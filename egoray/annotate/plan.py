@@ -18,6 +18,7 @@ from egoray.core.boxes import clip_box, scale_box
 from egoray.core.workfolder import fingerprint
 from egoray.errors import ConfigError, EgorayError, FormatError
 from egoray.formats.egotracks import TracksFile, read_tracks
+from egoray.formats.refego import FPS as REFEGO_FPS
 from egoray.formats.refego import read_refego
 from egoray.schema import Box, FailureRow, ObjectTrack, Shard, Trajectory, VideoInfo, to_row
 
@@ -50,6 +51,8 @@ class Plan:
 
 
 READERS = {"egotracks": read_tracks, "refego": read_refego}
+GRID_FPS = {"egotracks": 5.0, "refego": REFEGO_FPS}
+"""Rate of each format's frame numbers, and of a clip that is a folder of images."""
 
 
 def plan_from_files(tracks: str, videos_dir: str, config: AnnotateConfig) -> Plan:
@@ -77,7 +80,7 @@ def make_plan(tracks: TracksFile, videos_dir: str, config: AnnotateConfig) -> Pl
     for track in tracks.tracks:
         by_video.setdefault(track.video_id, []).append(track)
     with ThreadPoolExecutor(16) as pool:
-        opened = pool.map(lambda video_id: _open(videos_dir, video_id), sorted(by_video))
+        opened = pool.map(lambda video_id: _open(videos_dir, video_id, config.tracks_format), sorted(by_video))
         results = dict(zip(sorted(by_video), opened, strict=True))
     shards: list[Shard] = []
     boxes: dict[str, Mapping[tuple[str, int], Mapping[int, Box]]] = {}
@@ -131,14 +134,14 @@ def unpack(text: str) -> tuple[Shard, dict[tuple[str, int], dict[int, Box]], int
     return Shard(**{**row, "trajectories": trajectories}), boxes, value["stride"]
 
 
-def _open(videos_dir: str, video_id: str) -> VideoInfo | FailureRow:
+def _open(videos_dir: str, video_id: str, source: str) -> VideoInfo | FailureRow:
     try:
         if not video_id.strip(".") or video_id != os.path.basename(video_id) or "\0" in video_id:
             raise FormatError(f"clip uid {video_id!r}: not a plain file name, so no clip is looked for")
         path = next((p for s in SUFFIXES if os.path.exists(p := os.path.join(videos_dir, video_id + s))), None)
         if path is None:
             raise FormatError(f"{videos_dir}/{video_id}.mp4: no such clip; download it and run the same command again")
-        return video.probe(path, video_id, source="egotracks")
+        return video.probe(path, video_id, source=source, annotation_fps=GRID_FPS[source], fps=GRID_FPS[source])
     except EgorayError as error:
         return _failure(video_id, error)
 

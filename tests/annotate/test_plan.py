@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
 from egoray.annotate.plan import forecast, pack, plan_from_files, shard_frames, unpack
 from egoray.config import AnnotateConfig
+from egoray.core.video import read_frames
 from egoray.errors import ConfigError
 from support import release
 
@@ -106,6 +108,23 @@ def test_a_videos_folder_that_is_not_there_is_said_before_anything(tmp_path):
     release.write_tracks(tmp_path / "egotracks.json", [])
     with pytest.raises(ConfigError, match="no such folder"):
         plan_from_files(str(tmp_path / "egotracks.json"), str(tmp_path / "nowhere"), AnnotateConfig())
+
+
+def test_refego_boxes_meet_a_folder_of_images(tmp_path):
+    clip = tmp_path / "clips" / "uid--1217-4"
+    clip.mkdir(parents=True)
+    for n in range(4):
+        cv2.imwrite(str(clip / f"img{1217 + n:010d}.jpg"), np.full((36, 64, 3), 60 * n, np.uint8))
+    annotation = {"clip_id": clip.name, "label": "cup", "caption": ["the cup", "a cup"], "is_obj_in": 1}
+    boxes = [annotation | {"id": n, "image_id": n, "img_clip_id": n, "bbox": [4, 4, 20, 20]} for n in (1, 2)]
+    images = [{"id": n, "file_name": f"img{1217 + n:010d}.jpg", "width": 64, "height": 36} for n in range(4)]
+    (tmp_path / "refego.json").write_text(json.dumps({"images": images, "annotations": boxes}))
+    result = plan_from_files(str(tmp_path / "refego.json"), str(tmp_path / "clips"), AnnotateConfig(tracks_format="refego"))
+    (info,) = result.videos
+    assert (info.num_frames, info.stride, info.fps, info.source) == (4, 1, 2.0, "refego")
+    assert shard_frames(result.shards[0]) == [1, 2]
+    images_seen = [image.mean() for _, image in read_frames(info.uri, [1, 2])]
+    assert images_seen == pytest.approx([60, 120], abs=2)
 
 
 def test_a_bridged_frame_gets_the_box_between(tmp_path):
