@@ -153,11 +153,13 @@ def annotate(
     stride = {v.video_id: v.stride for v in plan.videos}
     rows = [{"packed": pack(s, plan.boxes[s.shard_id], stride[s.video_id])} for s in todo]
     progress(tally | total | {"seconds": 0.0, "unit": None})
-    tracking = time.monotonic()
+    tracking = time.monotonic()  # from here on, until the first unit tells when work began: Ray's own start is not the tracker's
     peak_mb = 0.0
     for status in _statuses(rows, folder.uri, config, build) if rows else ():
         if status["fatal"]:
             raise {"ConfigError": ConfigError, "ModelError": ModelError}[status["error"]](status["message"])
+        if tally["frames"] == 0:
+            tracking = max(tracking, time.monotonic() - status["seconds"])
         tally["failed" if status["error"] else "done"] += 1
         tally["frames"] += status["frames"]
         peak_mb = max(peak_mb, status["peak_rss_mb"])

@@ -160,7 +160,8 @@ def _object(
     title = track.title or f"object {track.object_id}"
     if pictures:
         (target / "sheets").write_bytes(f"{video.video_id}_{track.object_id}.png", contact_sheet(pictures, title))
-    counts = f"{len(masklet.masks):,} masks for {len(track.boxes):,} boxes in {len(trajectories)} appearances"
+    plural = "s" * (len(trajectories) != 1)
+    counts = f"{len(masklet.masks):,} masks for {len(track.boxes):,} boxes in {len(trajectories)} appearance{plural}"
     return {
         "title": title,
         "object_id": track.object_id,
