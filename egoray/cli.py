@@ -71,7 +71,7 @@ def sample(out: str, videos: int, seed: int, seconds: float, size: str, tier: st
 
 
 @main.command()
-@click.option("--tracks", required=True, metavar="FILE", help="EgoTracks (or RefEgo) annotation file.")
+@click.option("--tracks", required=True, metavar="FILE", help="EgoTracks annotation file (RefEgo: add --set tracks_format=refego).")
 @click.option("--videos", required=True, metavar="DIR", help="Folder of <clip_uid>.mp4 files.")
 @click.option("--out", required=True, metavar="DIR", help="Work folder, local or s3:// or gs://; the same command resumes.")
 @click.option(

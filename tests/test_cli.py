@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from egoray.cli import main
+from egoray.config import AnnotateConfig, load
 from support import release
 
 
@@ -79,6 +81,11 @@ def test_an_out_folder_that_cannot_be_written_is_one_line(clips, tmp_path):
     assert done.exit_code == 2
     assert "cannot be written" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_jobs_settings_are_the_stages_own():
+    values = load(AnnotateConfig, str(Path(__file__).parents[1] / "jobs" / "annotate.yaml"))
+    assert values == AnnotateConfig()
 
 
 def test_help_is_quick():
