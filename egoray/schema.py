@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NewType
+from typing import Any, Literal
 
 Box = tuple[float, float, float, float]
 """(x1, y1, x2, y2), float pixels, x to the right and y down; a pixel is inside when floor(x1) <= x < ceil(x2), same in y."""
-
-ObjectId = NewType("ObjectId", str)
-"""Decimal digits: the key of the object's query set in its clip."""
 
 Tier = Literal["short", "medium", "long", "train"]
 

@@ -52,10 +52,6 @@ class Folder:
         """Whether a file of this name is there, complete."""
         return self._fs.get_file_info(self._path(name)).type == fs.FileType.File
 
-    def size(self, name: str) -> int:
-        """Bytes of the file."""
-        return int(self._fs.get_file_info(self._path(name)).size)
-
     def read_bytes(self, name: str) -> bytes:
         """The whole file.
 
