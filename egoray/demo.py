@@ -50,9 +50,7 @@ def run_demo(out: str, *, videos: int, seed: int) -> None:
     table.add_row("the box itself, filled", _percent(means["box_fill_iou_gold"]), "")
     table.add_row("the ellipse in the box", _percent(means["ellipse_iou_gold"]), "")
     Console(stderr=True).print(table)
-    click.echo(
-        f"{summary['done']} of {summary['expected']} units done, {summary['frames_per_s']:g} frames/s; look at {os.path.abspath(page)}"
-    )
+    click.echo(f"{summary['done']} of {summary['expected']} units done; look at {os.path.abspath(page)}")
 
 
 def _percent(value: float) -> str:

@@ -20,6 +20,7 @@ from egoray.errors import ConfigError, EgorayError, FormatError
 from egoray.formats.egotracks import TracksFile, read_tracks
 from egoray.formats.refego import FPS as REFEGO_FPS
 from egoray.formats.refego import read_refego
+from egoray.formats.tracks_file import printable
 from egoray.schema import Box, FailureRow, ObjectTrack, Shard, Trajectory, VideoInfo, to_row
 
 SUFFIXES = (".mp4", ".MP4", ".mov", ".mkv", ".webm", ".avi", "")
@@ -38,16 +39,6 @@ class Plan:
     objects: tuple[tuple[ObjectTrack, tuple[Trajectory, ...]], ...]
     failures: tuple[FailureRow, ...]
     repairs: Mapping[str, int]
-
-    @property
-    def num_units(self) -> int:
-        """Shards and units lost in planning."""
-        return len(self.shards) + len(self.failures)
-
-    @property
-    def num_frames(self) -> int:
-        """Frames to decode, those that two shards share counted twice."""
-        return sum(len(shard_frames(shard)) for shard in self.shards)
 
 
 READERS = {"egotracks": read_tracks, "refego": read_refego}
@@ -74,6 +65,8 @@ def make_plan(tracks: TracksFile, videos_dir: str, config: AnnotateConfig) -> Pl
     Raises:
         ConfigError: if ``videos_dir`` is not a folder.
     """
+    if printable(videos_dir) != videos_dir:  # it becomes part of the tables, which hold text alone
+        raise ConfigError(f"--videos {printable(videos_dir)}: not a name that can be written down; rename the folder")
     if not os.path.isdir(videos_dir):
         raise ConfigError(f"--videos {videos_dir}: no such folder; give the folder that holds <clip_uid>.mp4 files")
     by_video: dict[str, list[ObjectTrack]] = {}

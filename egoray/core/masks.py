@@ -67,6 +67,18 @@ def keep_inside(mask: Mask, box: Box) -> Mask:
     return kept
 
 
+def ellipse_inside(box: Box, size_hw: tuple[int, int]) -> Mask:
+    """``(H, W)`` bool mask of the ellipse inscribed in the box: a pixel is inside when its centre is.
+
+    Empty for a box without area, for one outside the image of (height, width), and for one that holds no pixel centre.
+    """
+    x1, y1, x2, y2 = box
+    if x2 <= x1 or y2 <= y1:
+        return np.zeros(size_hw, dtype=bool)
+    y, x = np.ogrid[: size_hw[0], : size_hw[1]]
+    return (2 * x + 1 - x1 - x2) ** 2 / (x2 - x1) ** 2 + (2 * y + 1 - y1 - y2) ** 2 / (y2 - y1) ** 2 <= 1
+
+
 def from_json(value: object, where: str) -> MaskRLE | None:
     """A mask from its JSON form: ``{"size": [h, w], "counts": str or list of runs}``, or None for null.
 

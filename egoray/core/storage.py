@@ -27,10 +27,13 @@ class Folder:
     def __init__(self, uri: str | os.PathLike[str]) -> None:
         self.uri = os.fspath(uri)
         try:
+            self.uri.encode()
             if "://" in self.uri:
                 self._fs, self._root = fs.FileSystem.from_uri(self.uri)
             else:
                 self._fs, self._root = fs.LocalFileSystem(), os.path.abspath(self.uri)
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{self.uri!a}: not a name that can be written down; choose another folder") from error
         except (OSError, pa.ArrowInvalid) as error:
             raise ConfigError(f"{self.uri}: cannot be opened ({error}); check the address and the credentials") from error
 

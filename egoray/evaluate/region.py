@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from egoray.core.boxes import pixel_slices
-from egoray.core.masks import area, encode, iou
+from egoray.core.masks import area, ellipse_inside, encode, iou
 from egoray.schema import Box, MaskRLE
 
 Frame = TypeVar("Frame", int, str)
@@ -61,13 +61,5 @@ def box_fill(box: Box, size_hw: tuple[int, int]) -> MaskRLE:
 
 
 def box_ellipse(box: Box, size_hw: tuple[int, int]) -> MaskRLE:
-    """The baseline that takes the ellipse inscribed in the box: a pixel is inside when its centre is.
-
-    Empty for a box without area, for one outside the image of (height, width), and for one that holds no pixel centre.
-    """
-    x1, y1, x2, y2 = box
-    mask = np.zeros(size_hw, dtype=bool)
-    if x2 > x1 and y2 > y1:
-        y, x = np.ogrid[: size_hw[0], : size_hw[1]]
-        mask = (2 * x + 1 - x1 - x2) ** 2 / (x2 - x1) ** 2 + (2 * y + 1 - y1 - y2) ** 2 / (y2 - y1) ** 2 <= 1
-    return encode(mask)
+    """The baseline that takes the ellipse inscribed in the box; see `ellipse_inside` for its empty cases."""
+    return encode(ellipse_inside(box, size_hw))

@@ -37,9 +37,9 @@ def read_tracks(path: str | os.PathLike[str]) -> TracksFile:
     - ``size_hw`` is the first box's ``original_height`` and ``original_width``; (0, 0) means unknown: take the video's.
     - ``exported_clip_frame_number``, where present and not a multiple of 6, decides the frame: a sixth of it, rounded half
       to even. Otherwise ``frame_number`` stands, even where the two disagree.
-    - Query sets with ``is_valid`` false, and those of the test file that have neither ``is_valid`` nor ``lt_track``, are
-      counted and left out. Any other without a usable box is a failure ("EmptyTrack"), so is one that is not of the
-      format ("FormatError").
+    - Query sets with ``is_valid`` false, and those without any box (as in the test file), are counted and left out. One
+      whose boxes are all unusable is a failure ("EmptyTrack"), so is one that is not of the format ("FormatError").
+    - Titles and clip ids that are no legal Unicode are kept with escapes in its place.
     - ``visual_clip``, ``visual_crop`` and ``rotation`` are not read.
 
     A file without clips gives empty fields.

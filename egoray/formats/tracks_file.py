@@ -63,13 +63,14 @@ class Findings:
         """Store an object: as a track with ascending frames, or as lost when no box is left."""
         if boxes:
             ordered = dict(sorted(boxes.items()))
+            video_id, title = printable(video_id), printable(title)
             self.tracks.append(ObjectTrack(video_id=video_id, object_id=object_id, title=title, boxes=ordered, size_hw=size_hw))
         else:
             self.lose(video_id, object_id, "EmptyTrack", f"{title or 'object'}: has no box that can be used")
 
     def lose(self, video_id: str, object_id: str, error: str, message: str) -> None:
         """Record an object as lost for good."""
-        unit = f"{video_id}/{object_id}"
+        unit, message = printable(f"{video_id}/{object_id}"), printable(message)
         self.failures.append(FailureRow(stage="annotate", unit=unit, error=error, message=message, attempt=1, retryable=False))
 
     def finish(self) -> TracksFile:
@@ -81,6 +82,11 @@ class Findings:
             repairs={name: count for name, count in sorted(self.repairs.items()) if count},
             failures=tuple(self.failures),
         )
+
+
+def printable(text: str) -> str:
+    """The text with what is no legal Unicode (halves of characters, bytes of foreign file names) written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def box_fault(box: Box, size_hw: tuple[int, int]) -> str | None:

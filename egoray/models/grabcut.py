@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from egoray.core.boxes import clip_box, pixel_slices
-from egoray.core.masks import Mask
+from egoray.core.masks import Mask, ellipse_inside
 from egoray.models.base import Image, TrackedMask, TrackRequest
 from egoray.schema import Box
 
@@ -71,7 +71,7 @@ class GrabCut:
         cut = self._cut(np.ascontiguousarray(small[..., ::-1]), labels)[top:bottom, left:right]
         fill = cut.mean()
         if not MIN_FILL <= fill <= MAX_FILL:
-            cut = _ellipse(bottom - top, right - left)
+            cut = ellipse_inside((0, 0, right - left, bottom - top), (bottom - top, right - left))
             score = 0.0
         else:
             cut = _main_parts(cut)
@@ -100,12 +100,6 @@ def _seed(height: int, width: int, last: Mask | None) -> np.ndarray:
         near = cv2.dilate(_resize(last, (height, width)).astype(np.uint8), np.ones((edge, edge), np.uint8))
         labels[near == 0] = cv2.GC_PR_BGD
     return labels
-
-
-def _ellipse(height: int, width: int) -> Mask:
-    y = (np.arange(height) + 0.5) / height * 2 - 1
-    x = (np.arange(width) + 0.5) / width * 2 - 1
-    return y[:, None] ** 2 + x[None, :] ** 2 <= 1.0
 
 
 def _resize(mask: Mask, size_hw: tuple[int, int]) -> Mask:

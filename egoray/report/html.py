@@ -96,7 +96,7 @@ def _facts(source: Folder, videos: Mapping[str, VideoInfo], objects: Mapping[str
         *facts,
         ("units done", f"{summary['done']:,} of {summary['expected']:,}"),
         ("units failed", f"{summary['failed']:,}"),
-        ("frames per second", f"{summary['frames_per_s']:,.1f}"),
+        ("frames per second", f"{summary['frames_per_s']:,.1f}" if summary["frames_per_s"] else "none new"),
         ("wall time", f"{summary['seconds']:,.0f} s"),
     ]
 

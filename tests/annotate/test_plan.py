@@ -10,7 +10,9 @@ import pytest
 
 from egoray.annotate.plan import forecast, pack, plan_from_files, shard_frames, unpack
 from egoray.config import AnnotateConfig
+from egoray.core.storage import Folder
 from egoray.core.video import read_frames
+from egoray.core.workfolder import read_failures, read_objects, write_failure, write_objects
 from egoray.errors import ConfigError
 from support import release
 
@@ -88,10 +90,20 @@ def test_an_object_without_a_usable_box_is_one_failure_and_the_rest_goes_on(tmp_
     assert [track.object_id for track, _ in result.objects] == ["2"]
 
 
-def test_a_name_that_is_not_utf8_harms_nothing(tmp_path):
+def test_names_that_are_no_legal_unicode_reach_the_tables_as_escapes(tmp_path):
     (tmp_path / "clips").mkdir()
-    Path(str(tmp_path / "clips" / "x").encode().decode() + "\udcff.mp4").write_bytes(b"")
-    assert not plan(tmp_path, {"1": release.query_set("disc", {0: BOX})}).failures
+    (tmp_path / "clips" / "x\udcff.mp4").write_bytes(b"")
+    release.write_clip(tmp_path / "clips" / "clip-0.mp4", 10, 1)
+    good = release.clip_entry("clip-0", {"1": release.query_set("mug \ud83d", {0: BOX})})
+    foreign = release.clip_entry("caf\udce9", {"1": release.query_set("disc", {0: BOX})})
+    release.write_tracks(tmp_path / "egotracks.json", [good, foreign])
+    result = plan_from_files(str(tmp_path / "egotracks.json"), str(tmp_path / "clips"), AnnotateConfig())
+    write_objects(Folder(str(tmp_path)), result.objects)
+    write_failure(Folder(str(tmp_path)), "lost", result.failures[0])
+    assert [track.title for track, _ in read_objects(Folder(str(tmp_path)))] == ["mug \\ud83d"]
+    assert [failure.unit for failure in read_failures(Folder(str(tmp_path)))] == ["caf\\udce9"]
+    with pytest.raises(ConfigError, match="rename the folder"):
+        plan_from_files(str(tmp_path / "egotracks.json"), str(tmp_path / "x\udcff"), AnnotateConfig())
 
 
 @pytest.mark.parametrize("uid", ["../secret", "/etc/passwd", "..", "a/b", "nul\0"])
