@@ -28,6 +28,7 @@ from egoray.annotate.plan import Plan, make_plan, pack, plan_from_files, shard_f
 from egoray.annotate.ray_annotate import annotate
 from egoray.config import AnnotateConfig
 from egoray.core import video
+from egoray.core.patch import Patch
 from egoray.core.storage import Folder
 from egoray.core.video_writer import VideoWriter
 from egoray.core.workfolder import read_masklets
@@ -46,11 +47,11 @@ class Sleeper:
 
     name = "sleeper"
 
-    def track(self, frames, requests):
+    def track(self, frames, requests, backward=None):
         for frame, image in frames:
             time.sleep(0.02)
             active = [r for r in requests if r.start <= frame < r.stop]
-            yield frame, {r.key: TrackedMask(mask=np.ones(image.shape[:2], bool), score=1.0) for r in active}
+            yield frame, {r.key: TrackedMask(patch=Patch.of(np.ones(image.shape[:2], bool)), score=1.0) for r in active}
 
 
 def build_sleeper(model: str, device: str) -> Sleeper:

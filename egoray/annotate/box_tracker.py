@@ -6,13 +6,12 @@ boxes). We also clip the frame that the gap rule bridges, to the box interpolate
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from egoray.core import masks
 from egoray.core.boxes import clip_box
 from egoray.core.workfolder import masklet_rows
-from egoray.models.base import Image, TrackRequest, VideoTracker
+from egoray.models.base import Frames, Prompt, TrackRequest, VideoTracker
 from egoray.schema import Box, Masklet, MaskRLE, Shard, Trajectory
 
 TrajectoryBoxes = Mapping[tuple[str, int], Mapping[int, Box]]
@@ -24,16 +23,15 @@ def requests_for(shard: Shard, boxes: TrajectoryBoxes, prompt_every: int) -> lis
     requests = []
     for t in shard.trajectories:
         guides = boxes[t.object_id, t.start]
-        prompts = {t.prompt_frame: t.prompt_box}
+        told = {t.prompt_frame: t.prompt_box}
         if prompt_every:
-            prompts |= {f: guides[f] for f in range(t.start, t.stop, prompt_every)}
+            told |= {f: guides[f] for f in range(t.start, t.stop, prompt_every)}
+        prompts = {frame: Prompt(box=box) for frame, box in told.items()}
         requests.append(TrackRequest(key=_key(t), start=t.start, stop=t.stop, prompts=prompts, boxes=guides))
     return requests
 
 
-def track_shard(
-    tracker: VideoTracker, frames: Iterable[tuple[int, Image]], shard: Shard, boxes: TrajectoryBoxes, prompt_every: int = 0
-) -> list[dict[str, Any]]:
+def track_shard(tracker: VideoTracker, frames: Frames, shard: Shard, boxes: TrajectoryBoxes, prompt_every: int = 0) -> list[dict[str, Any]]:
     """Rows of the masklets table for the shard, by object and frame; a frame whose clipped mask is empty has no row.
 
     Args:
@@ -51,12 +49,12 @@ def track_shard(
     for frame, tracked in tracker.track(frames, requests):
         for key, result in tracked.items():
             trajectory = owner[key]
-            box = clip_box(boxes[trajectory.object_id, trajectory.start][frame], result.mask.shape)
+            box = clip_box(boxes[trajectory.object_id, trajectory.start][frame], result.patch.size_hw)
             if box is None:
                 continue
-            mask = masks.keep_inside(result.mask, box)
-            if mask.any():
-                found[trajectory.object_id][frame] = masks.encode(mask)
+            patch = result.patch.inside(box)
+            if patch.any():
+                found[trajectory.object_id][frame] = patch.encode()
                 scores[trajectory.object_id][frame] = round(result.score, 4)
                 clipped_to[trajectory.object_id][frame] = box
     rows = []

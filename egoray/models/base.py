@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,33 +10,74 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egoray.core.masks import Mask
+from egoray.core.patch import Patch
 from egoray.schema import Box
 
 Image = NDArray[np.uint8]
 """``(H, W, 3)`` uint8 RGB."""
+Frames = Iterable[tuple[int, Image]]
+"""(frame number, image) pairs, all of one size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prompt:
+    """Where an object is in one frame: a box, clicks, a box with clicks, or a mask; in pixels of the frame.
+
+    Args:
+        box: see `Box`.
+        points: (x, y) float pixels of clicks.
+        labels: one a point, 1 on the object, 0 beside it.
+        mask: ``(H, W)`` bool of the frame's size; all False says that the object is not there.
+
+    Raises:
+        ValueError: if it says nothing, if a mask comes with a box or points, or if a label is missing or unknown.
+    """
+
+    box: Box | None = None
+    points: tuple[tuple[float, float], ...] = ()
+    labels: tuple[int, ...] = ()
+    mask: Mask | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.points) != len(self.labels) or not {0, 1}.issuperset(self.labels):
+            raise ValueError(f"a prompt of {len(self.points)} points needs as many labels of 0 or 1, not {self.labels}")
+        if (self.mask is not None) == (self.box is not None or bool(self.points)):
+            raise ValueError("a prompt is a mask, or a box, points or both")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackRequest:
     """One object to follow over the frames ``start <= f < stop``.
 
-    ``prompts`` are the boxes that the model is told, the first of them at ``start``. ``boxes`` holds a box for every
-    frame; a tracker that follows on its own (SAM 2) ignores it, one that cannot (GrabCut) is seeded by it.
+    ``prompts`` are what the model is told, by frame. From the first of them it follows the object forward to ``stop`` and,
+    where ``start`` lies before it, backward to ``start``. ``boxes`` holds a box for every frame; a tracker that follows on
+    its own (SAM 2) ignores it, one that cannot (GrabCut) is seeded by it.
     """
 
     key: str
     start: int
     stop: int
-    prompts: Mapping[int, Box]
+    prompts: Mapping[int, Prompt]
     boxes: Mapping[int, Box]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrackedMask:
-    """One object in one frame: ``(H, W)`` bool mask (all False: not seen) and the model's confidence in [0, 1]."""
+    """One object in one frame: its mask (empty: not seen), the model's confidence in [0, 1] that it is there, and what else it tells.
 
-    mask: Mask
+    ``iou`` is the model's own estimate of the mask's quality in [0, 1], ``logits`` the ``(h, w)`` float32 map, positive on
+    the object, at the model's resolution; None from a model that has none.
+    """
+
+    patch: Patch
     score: float
+    iou: float | None = None
+    logits: NDArray[np.float32] | None = None
+
+    @property
+    def mask(self) -> Mask:
+        """``(H, W)`` bool."""
+        return self.patch.dense()
 
 
 class VideoTracker(Protocol):
@@ -44,14 +85,20 @@ class VideoTracker(Protocol):
 
     name: str
 
-    def track(self, frames: Iterable[tuple[int, Image]], requests: Sequence[TrackRequest]) -> Iterator[tuple[int, dict[str, TrackedMask]]]:
+    def track(
+        self, frames: Frames, requests: Sequence[TrackRequest], backward: Callable[[int, int], Frames] | None = None
+    ) -> Iterator[tuple[int, dict[str, TrackedMask]]]:
         """Yield, for each frame of the ascending ``frames``, the masks of the requests that cover it, by key.
 
         Args:
-            frames: (frame number, image) pairs, all of one size, covering every request's range.
+            frames: ascending, covering every request's range.
             requests: objects to follow; none gives empty dicts.
+            backward: ``backward(start, stop)`` gives the frames ``start <= f < stop`` again, descending; needed only if a
+                request starts before its first prompt. Those frames are yielded after all the others, descending.
 
         Raises:
             ModelError: if the model cannot run (out of memory, frames of two sizes).
+            ValueError: if a request is impossible: a key twice, no prompt where one is needed, a prompt outside the frame
+                or the range, a way back without ``backward``.
         """
         ...

@@ -6,14 +6,15 @@ object from what surrounds its box, its weakness is camouflage and blur; the sco
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
 
 from egoray.core.boxes import clip_box, pixel_slices
 from egoray.core.masks import Mask, ellipse_inside
-from egoray.models.base import Image, TrackedMask, TrackRequest
+from egoray.core.patch import Patch
+from egoray.models.base import Frames, Image, TrackedMask, TrackRequest
 from egoray.schema import Box
 
 WORK_SIDE_PX = 112
@@ -38,8 +39,10 @@ class GrabCut:
     def __init__(self, iterations: int = 2) -> None:
         self.iterations = iterations
 
-    def track(self, frames: Iterable[tuple[int, Image]], requests: Sequence[TrackRequest]) -> Iterator[tuple[int, dict[str, TrackedMask]]]:
-        """See `VideoTracker.track`; a request's mask is empty where its box lies outside the image."""
+    def track(
+        self, frames: Frames, requests: Sequence[TrackRequest], backward: Callable[[int, int], Frames] | None = None
+    ) -> Iterator[tuple[int, dict[str, TrackedMask]]]:
+        """See `VideoTracker.track`; it never asks for ``backward``. A mask is empty where the box lies outside the image."""
         last: dict[str, Mask] = {}
         for frame, image in frames:
             found = {}
@@ -50,7 +53,7 @@ class GrabCut:
 
     def _segment(self, image: Image, box: Box, last: dict[str, Mask], key: str) -> TrackedMask:
         size_hw = image.shape[:2]
-        empty = TrackedMask(mask=np.zeros(size_hw, bool), score=0.0)
+        empty = TrackedMask(patch=Patch.empty(size_hw), score=0.0)
         inside = clip_box(box, size_hw)
         if inside is None:
             return empty
@@ -77,10 +80,8 @@ class GrabCut:
             cut = _main_parts(cut)
             last[key] = cut
             score = _explained(cut)
-        full = np.zeros(size_hw, bool)
         target_hw = (box_rows.stop - box_rows.start, box_cols.stop - box_cols.start)
-        full[box_rows, box_cols] = _resize(cut, target_hw)
-        return TrackedMask(mask=full, score=score)
+        return TrackedMask(patch=Patch(_resize(cut, target_hw), box_rows.start, box_cols.start, size_hw), score=score)
 
     def _cut(self, bgr: Image, labels: np.ndarray) -> Mask:
         background, foreground = np.zeros((1, 65)), np.zeros((1, 65))

@@ -1,45 +1,26 @@
-"""SAM 2 over a stream of frames: one encoder pass a frame for all objects, and no more memory than the model attends to.
+"""SAM 2 over a stream of frames: many objects, one encoder pass a frame, and no more memory than the network attends to.
 
-The network is the `sam2` package's own (`SAM2Base`), with its released weights; what is ours is how frames and memories
-are held. The package's predictor wants a folder of frames and keeps every frame and every memory to the end.
+The package's predictor wants a folder of frames, keeps every frame and every memory to the end, and takes the objects one
+by one. Here frames come from any iterator, each is encoded once for all objects, objects go through the network in
+batches, and an object keeps what its next frame may attend to. The masks are the same.
 
 Source: the paper's annotation step (SAM 2 prompted by the box on a trajectory's first frame, then propagated).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 
-import numpy as np
 import torch
-from PIL import Image as PILImage
-from sam2.modeling.sam2_base import SAM2Base
-from torch.nn import functional as F
 
-from egoray.errors import ModelError
-from egoray.models.base import Image, TrackedMask, TrackRequest
+from egoray.models.base import Frames, Image, TrackedMask, TrackRequest
+from egoray.models.sam2_memory import Remembered
+from egoray.models.sam2_network import Features, Network
+from egoray.models.sam2_session import DEFAULTS, Session, Settings, Step, running
 from egoray.models.sam2_weights import load_sam2
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@dataclass(slots=True)
-class _Memory:
-    """What one object's next frame may attend to: outputs on prompted frames, and on the last frames before now."""
-
-    cond: dict[int, dict[str, Any]] = field(default_factory=dict)
-    rest: dict[int, dict[str, Any]] = field(default_factory=dict)
-
-    def prune(self, now: int, num_maskmem: int, max_pointers: int) -> None:
-        """Drop what no later frame reads: pointers beyond the last ``max_pointers``, mask memories beyond ``num_maskmem``."""
-        for frame in [f for f in self.rest if f <= now - max_pointers]:
-            del self.rest[frame]
-        for frame in (f for f in self.rest if f <= now - num_maskmem):
-            self.rest[frame]["maskmem_features"] = self.rest[frame]["maskmem_pos_enc"] = None
-        for frame in sorted(self.cond)[1:-num_maskmem]:
-            del self.cond[frame]
+Masks = tuple[int, dict[str, TrackedMask]]
 
 
 class Sam2Engine:
@@ -47,7 +28,10 @@ class Sam2Engine:
 
     Args:
         checkpoint: a file or a published id, see `load_sam2`.
-        device: a torch device; on CUDA the network runs under bfloat16 autocast.
+        device: a torch device; float32 on a CPU, bfloat16 autocast on a GPU.
+        settings: see `Settings`.
+        compile: see `Network`.
+        encode_batch: frames that the encoder takes at once; None lets the device decide.
 
     Raises:
         ModelError: if the checkpoint cannot be used.
@@ -55,66 +39,150 @@ class Sam2Engine:
 
     name = "sam2"
 
-    def __init__(self, checkpoint: str, device: str = "cpu") -> None:
-        self.device = torch.device(device)
-        self.model: SAM2Base = load_sam2(checkpoint, device)
-        self._mean = torch.tensor(MEAN, device=self.device).view(3, 1, 1)
-        self._std = torch.tensor(STD, device=self.device).view(3, 1, 1)
+    def __init__(
+        self,
+        checkpoint: str,
+        device: str = "cpu",
+        settings: Settings = DEFAULTS,
+        *,
+        compile: bool = False,
+        encode_batch: int | None = None,
+    ) -> None:
+        self.network = Network(load_sam2(checkpoint, device), compile)
+        self.settings = settings
+        on_gpu = self.network.device.type == "cuda"
+        self.encode_batch = encode_batch or (4 if on_gpu else 1)
+        self.encoded_frames = 0
+        """Encoder passes so far, counted in frames."""
+        if on_gpu:
+            torch.set_float32_matmul_precision("high")  # TF32 where autocast leaves float32
 
-    @torch.inference_mode()
-    def track(self, frames: Iterable[tuple[int, Image]], requests: Sequence[TrackRequest]) -> Iterator[tuple[int, dict[str, TrackedMask]]]:
-        """See `VideoTracker.track`; a mask is empty where the model's object score says that the object is not visible."""
-        memories: dict[str, _Memory] = {}
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
-            for frame, image in frames:
-                active = [r for r in requests if r.start <= frame < r.stop]
-                found = {}
-                if active:
-                    features = self._encode(image)
-                    for request in active:
-                        memory = memories.setdefault(request.key, _Memory())
-                        found[request.key] = self._step(request, frame, features, memory, image.shape[:2])
-                yield frame, found
-                for request in active:
-                    if frame == request.stop - 1:
-                        memories.pop(request.key, None)
+    def session(self, size_hw: tuple[int, int], num_frames: int | None = None) -> Session:
+        """Step through a video by hand, with corrections: see `Session`."""
+        return Session(self.network, size_hw, self.settings, num_frames)
 
-    def _encode(self, image: Image) -> tuple[list[torch.Tensor], list[torch.Tensor], list[tuple[int, int]]]:
-        """Features, position codes and map sizes of one frame, level by level."""
-        side = self.model.image_size
-        resized = np.array(PILImage.fromarray(image).resize((side, side)))
-        pixels = torch.from_numpy(resized).to(self.device).permute(2, 0, 1).float() / 255.0
-        try:
-            encoded = self.model.forward_image(((pixels - self._mean) / self._std)[None])
-        except torch.OutOfMemoryError as error:
-            raise ModelError(f"out of GPU memory at {side} x {side}; use a smaller checkpoint or fewer actors a GPU") from error
-        return self.model._prepare_backbone_features(encoded)[1:]
+    def restore(self, state: bytes) -> Session:
+        """Go on with a session that `Session.save` wrote, see `Session.restore`."""
+        return Session.restore(self.network, state, self.settings)
 
-    def _step(self, request: TrackRequest, frame: int, features: Any, memory: _Memory, size_hw: tuple[int, int]) -> TrackedMask:
-        feats, positions, sizes = features
-        now, length = frame - request.start, request.stop - request.start
-        box = request.prompts.get(frame)
-        out = self.model.track_step(
-            frame_idx=now,
-            is_init_cond_frame=box is not None,
-            current_vision_feats=feats,
-            current_vision_pos_embeds=positions,
-            feat_sizes=sizes,
-            point_inputs=None if box is None else self._box_prompt(box, size_hw),
-            mask_inputs=None,
-            output_dict={"cond_frame_outputs": memory.cond, "non_cond_frame_outputs": memory.rest},
-            num_frames=length,
-        )
-        kept = {k: out[k] for k in ("obj_ptr", "maskmem_features", "maskmem_pos_enc")}
-        (memory.rest if box is None else memory.cond)[now] = kept
-        memory.prune(now, self.model.num_maskmem, self.model.max_obj_ptrs_in_encoder)
-        logits = F.interpolate(out["pred_masks"].float(), size=size_hw, mode="bilinear", align_corners=False)[0, 0]
-        score = torch.sigmoid(out["object_score_logits"].float()).item()
-        return TrackedMask(mask=(logits > 0).cpu().numpy(), score=score)
+    def track(
+        self,
+        frames: Frames,
+        requests: Sequence[TrackRequest],
+        backward: Callable[[int, int], Frames] | None = None,
+        num_frames: int | None = None,
+    ) -> Iterator[Masks]:
+        """See `VideoTracker.track`; an object not seen in a frame has an empty mask.
 
-    def _box_prompt(self, box: tuple[float, ...], size_hw: tuple[int, int]) -> dict[str, torch.Tensor]:
-        """The box as SAM 2 takes it: its two corners as points of labels 2 and 3, in the network's pixels."""
-        height, width = size_hw
-        corners = torch.tensor(box, dtype=torch.float32, device=self.device).view(1, 2, 2)
-        scaled = corners / torch.tensor([width, height], device=self.device) * self.model.image_size
-        return {"point_coords": scaled, "point_labels": torch.tensor([[2, 3]], dtype=torch.int32, device=self.device)}
+        A frame is encoded once on the way forward and, if an object is followed back through it, once more on the way back.
+        Frames without an object are not encoded.
+        """
+        first = _checked(requests, backward is not None)
+        turning: dict[str, list[Remembered]] = {r.key: [] for r in requests if r.start < first[r.key]}
+        yield from self._forward(frames, requests, first, turning, num_frames)
+        if turning and backward is not None:
+            returning = [r for r in requests if r.key in turning]
+            again = backward(min(r.start for r in returning), max(first[r.key] for r in returning))
+            yield from self._backward(again, returning, first, turning, num_frames)
+
+    def _forward(
+        self,
+        frames: Frames,
+        requests: Sequence[TrackRequest],
+        first: Mapping[str, int],
+        turning: dict[str, list[Remembered]],
+        num_frames: int | None,
+    ) -> Iterator[Masks]:
+        """Follow from the first prompts to the stops; leave in ``turning`` what the way back begins with."""
+
+        def enter(session: Session, frame: int) -> None:
+            for request in requests:
+                if frame >= request.stop:
+                    session.drop(request.key)
+
+        def leave(session: Session, frame: int) -> None:
+            for key, kept in turning.items():
+                past = session.objects.get(key, [])
+                if past and past[-1].frame == frame and (past[-1].prompted or frame - first[key] < self.network.num_pointers):
+                    kept.append(past[-1])
+
+        spans = {r.key: (first[r.key], r.stop) for r in requests}
+        missing = set(first)
+        for frame, masks in self._run(frames, spans, requests, num_frames, enter, leave):
+            missing -= masks.keys()
+            yield frame, masks
+        if missing:
+            key = min(missing)
+            raise ValueError(f"{key}: frame {first[key]}, where it is prompted, was not among the frames")
+
+    def _backward(
+        self,
+        frames: Frames,
+        requests: Sequence[TrackRequest],
+        first: Mapping[str, int],
+        turning: Mapping[str, list[Remembered]],
+        num_frames: int | None,
+    ) -> Iterator[Masks]:
+        """Follow from the frames before the first prompts back to the starts."""
+
+        def enter(session: Session, frame: int) -> None:
+            for request in requests:
+                if frame < request.start:
+                    session.drop(request.key)
+                elif frame < first[request.key] and request.key not in session.objects:
+                    session.adopt(request.key, turning[request.key])
+
+        spans = {r.key: (r.start, first[r.key]) for r in requests}
+        yield from self._run(frames, spans, (), num_frames, enter, lambda session, frame: None)
+
+    def _run(
+        self,
+        frames: Frames,
+        spans: Mapping[str, tuple[int, int]],
+        prompted: Sequence[TrackRequest],
+        num_frames: int | None,
+        enter: Callable[[Session, int], None],
+        leave: Callable[[Session, int], None],
+    ) -> Iterator[Masks]:
+        """One pass over the frames, in either direction; each result is handed out once the next frame is under way."""
+        session: Session | None = None
+        pending: tuple[int, Step] | None = None
+        source = iter(frames)
+        while chunk := list(islice(source, self.encode_batch)):
+            session = session or self.session(chunk[0][1].shape[:2], num_frames)
+            features = self._encode(session, [(f, image) for f, image in chunk if any(a <= f < b for a, b in spans.values())])
+            for frame, _ in chunk:
+                enter(session, frame)
+                prompts = {r.key: r.prompts[frame] for r in prompted if frame in r.prompts and frame < r.stop}
+                step = (
+                    session.advance(frame, features[frame], prompts) if frame in features else Step([], [], session.size_hw, self.settings)
+                )
+                leave(session, frame)
+                if pending:
+                    yield pending[0], pending[1].masks()
+                pending = (frame, step)
+        if pending:
+            yield pending[0], pending[1].masks()
+
+    def _encode(self, session: Session, frames: Sequence[tuple[int, Image]]) -> dict[int, Features]:
+        for frame, image in frames:
+            session.check_size(frame, image)
+        if not frames:
+            return {}
+        self.encoded_frames += len(frames)
+        with running(self.network):
+            return dict(zip((f for f, _ in frames), self.network.encode([image for _, image in frames]), strict=True))
+
+
+def _checked(requests: Sequence[TrackRequest], can_return: bool) -> dict[str, int]:
+    """The frame of each request's first prompt, by key."""
+    first: dict[str, int] = {}
+    for request in requests:
+        if request.key in first:
+            raise ValueError(f"{request.key}: two requests with this key")
+        if not request.prompts or not all(request.start <= f < request.stop for f in request.prompts):
+            raise ValueError(f"{request.key}: needs a prompt, and each within the frames {request.start} to {request.stop - 1}")
+        first[request.key] = min(request.prompts)
+        if request.start < first[request.key] and not can_return:
+            raise ValueError(f"{request.key}: starts before its first prompt; give `backward`, which reads those frames again")
+    return first

@@ -4,6 +4,7 @@ import numpy as np
 
 from egoray.annotate.box_tracker import requests_for, track_shard
 from egoray.core import masks
+from egoray.core.patch import Patch
 from egoray.models.base import TrackedMask
 from egoray.schema import MaskRLE, Shard, Trajectory
 
@@ -19,10 +20,10 @@ def shard(*trajectories):
 class PaintAll:
     name = "paint"
 
-    def track(self, frames, requests):
+    def track(self, frames, requests, backward=None):
         for frame, image in frames:
             active = [r for r in requests if r.start <= frame < r.stop]
-            yield frame, {r.key: TrackedMask(mask=np.full(image.shape[:2], frame != 2), score=0.25) for r in active}
+            yield frame, {r.key: TrackedMask(patch=Patch.of(np.full(image.shape[:2], frame != 2)), score=0.25) for r in active}
 
 
 def test_rows_are_clipped_to_the_boxes_and_empty_masks_have_none():
@@ -49,7 +50,7 @@ def test_two_appearances_of_an_object_become_one_masklet():
 def test_prompts_at_the_first_box_or_at_every_kth():
     boxes = {("1", 2): {f: (0.0, 0.0, 1.0 + f, 2.0) for f in range(2, 9)}}
     (first,) = requests_for(shard(trajectory("1", 2, 9)), boxes, 0)
-    assert dict(first.prompts) == {2: (1.0, 1.0, 4.0, 4.0)}
+    assert {f: p.box for f, p in first.prompts.items()} == {2: (1.0, 1.0, 4.0, 4.0)}
     (every,) = requests_for(shard(trajectory("1", 2, 9)), boxes, 3)
     assert sorted(every.prompts) == [2, 5, 8]
-    assert every.prompts[5] == (0.0, 0.0, 6.0, 2.0)
+    assert every.prompts[5].box == (0.0, 0.0, 6.0, 2.0)

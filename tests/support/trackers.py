@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from egoray.core.patch import Patch
 from egoray.models.base import TrackedMask
 
 
@@ -19,10 +20,11 @@ class BoxFill:
     def __init__(self, before):
         self.before = before
 
-    def track(self, frames, requests):
+    def track(self, frames, requests, backward=None):
         for frame, image in frames:
             self.before(frame, image)
-            yield frame, {r.key: TrackedMask(mask=np.ones(image.shape[:2], bool), score=0.5) for r in requests if r.start <= frame < r.stop}
+            active = [r for r in requests if r.start <= frame < r.stop]
+            yield frame, {r.key: TrackedMask(patch=Patch.of(np.ones(image.shape[:2], bool)), score=0.5) for r in active}
 
 
 def die_once(marker: str):
