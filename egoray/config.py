@@ -29,6 +29,9 @@ class AnnotateConfig(StageConfig):
     tracks_format: Annotated[Literal["egotracks", "refego"], Field(description="format of --tracks")] = "egotracks"
     relax: Annotated[int, Field(ge=1, description="a step of at most so many frames between boxes continues a trajectory")] = 2
     prompt_every: Annotated[int, Field(ge=0, description="prompt at every k-th box of a trajectory too; 0: at the first only")] = 0
+    fill_holes: Annotated[int, Field(ge=0, description="sam2: fill holes of at most so many pixels of the network's own mask")] = 0
+    non_overlapping: Annotated[bool, Field(description="sam2: each pixel belongs to one object at most")] = False
+    compile: Annotated[bool, Field(description="sam2: torch.compile; pays off in runs of many minutes")] = False
     max_shard_frames: Annotated[int, Field(ge=1, description="frames a shard spans at most, unless one trajectory is longer")] = 300
     max_attempts: Annotated[int, Field(ge=1, description="starts of a unit before it is given up as one that kills its actor")] = 3
     workers: Annotated[int | None, Field(ge=1, description="actors; default: as many as the cluster's GPUs or CPUs allow")] = None
@@ -39,7 +42,11 @@ class AnnotateConfig(StageConfig):
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """The settings that change what a shard's masks are."""
-        return self.model_dump(include={"model", "relax", "prompt_every", "max_shard_frames"})
+        return self.model_dump(include={"model", "relax", "prompt_every", "max_shard_frames", "fill_holes", "non_overlapping"})
+
+    def tracker_options(self) -> dict[str, Any]:
+        """The settings that are the tracker's own, where they are not the default."""
+        return self.model_dump(include={"fill_holes", "non_overlapping", "compile"}, exclude_defaults=True)
 
 
 def load(kind: type[Config], path: str | None, overrides: Sequence[str] = (), **given: Any) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from egoray.errors import ModelError
 from egoray.models.base import VideoTracker
@@ -15,17 +16,19 @@ def _grabcut(checkpoint: str, device: str) -> VideoTracker:
     return GrabCut()
 
 
-def _sam2(checkpoint: str, device: str) -> VideoTracker:
+def _sam2(checkpoint: str, device: str, *, fill_holes: int = 0, non_overlapping: bool = False, compile: bool = False) -> VideoTracker:
     from egoray.models.sam2_engine import Sam2Engine
+    from egoray.models.sam2_session import Settings
 
-    return Sam2Engine(checkpoint, device)
+    return Sam2Engine(checkpoint, device, Settings(fill_holes=fill_holes, non_overlapping=non_overlapping), compile=compile)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackerEntry:
     """How a tracker is built and what it asks of a machine."""
 
-    build: Callable[[str, str], VideoTracker]
+    build: Callable[..., VideoTracker]
+    """Takes the checkpoint, a torch device, and those of ``options`` that are given."""
     summary: str
     needs_checkpoint: bool
     uses_gpu: bool
@@ -33,6 +36,7 @@ class TrackerEntry:
     """Rough rate of one worker on one core (on a GPU where it uses one); for ``--dry-run``, not a promise."""
     gpu_memory_gb: float
     """Rough peak on a GPU at 1024 px and a handful of objects, weights included; for ``--dry-run``, not a promise."""
+    options: frozenset[str] = frozenset()
 
 
 TRACKERS = {
@@ -51,6 +55,7 @@ TRACKERS = {
         uses_gpu=True,
         frames_per_s=10.0,
         gpu_memory_gb=4.0,
+        options=frozenset({"fill_holes", "non_overlapping", "compile"}),
     ),
 }
 
@@ -70,11 +75,13 @@ def tracker_entry(model: str) -> tuple[TrackerEntry, str]:
     return entry, checkpoint
 
 
-def build_tracker(model: str, device: str = "cpu") -> VideoTracker:
-    """The tracker, loaded on ``device``.
+def build_tracker(model: str, device: str = "cpu", **options: Any) -> VideoTracker:
+    """The tracker, loaded on ``device``, with options of its own.
 
     Raises:
-        ModelError: if it is unknown or its checkpoint cannot be used.
+        ModelError: if it is unknown, has no such option, or its checkpoint cannot be used.
     """
     entry, checkpoint = tracker_entry(model)
-    return entry.build(checkpoint, device)
+    if unknown := options.keys() - entry.options:
+        raise ModelError(f"{min(unknown)}: not a setting of {model.partition(':')[0]}; leave it out")
+    return entry.build(checkpoint, device, **options)

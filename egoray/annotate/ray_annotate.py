@@ -32,7 +32,8 @@ from egoray.models.base import VideoTracker
 from egoray.ray_cluster import connected, pool_size
 from egoray.schema import FailureRow
 
-Builder = Callable[[str, str], VideoTracker]
+Builder = Callable[..., VideoTracker]
+"""Called with the model's name, a torch device, and the tracker's own settings where they are not the default."""
 Progress = Callable[[dict[str, Any]], None]
 """Called at the start and after each unit with {"done", "failed", "total", "frames", "total_frames", "seconds", "unit"}; "unit"
 is the finished unit's status row, None at the start."""
@@ -55,7 +56,7 @@ class AnnotateShard:
         self.threads = max(1, int(self.config.cpus_per_worker))
         self.unusable: EgorayError | None = None
         try:
-            self.tracker = build(self.config.model, device)
+            self.tracker = build(self.config.model, device, **self.config.tracker_options())
         except EgorayError as error:
             self.unusable = error
         _set_threads(self.threads)

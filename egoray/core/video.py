@@ -91,6 +91,36 @@ def read_frames(path: str, wanted: Sequence[int], *, threads: int = 0) -> Iterat
     return _read_folder(path, wanted) if os.path.isdir(path) else _read_file(path, wanted, threads)
 
 
+def read_frames_backward(path: str, wanted: Sequence[int], *, threads: int = 0, hold: int = 32) -> Iterator[tuple[int, Image]]:
+    """The same frames as `read_frames`, last one first.
+
+    A file is decoded group of pictures by group of pictures, from the last one wanted, and each is handed out in reverse.
+
+    Args:
+        path: a video file, or a folder of images.
+        wanted: strictly ascending native frame indices; none give no frames.
+        threads: decoder threads; 0 lets the library choose.
+        hold: images held at a time; a group with more wanted frames is decoded more than once.
+
+    Raises:
+        FormatError: if the file is no video, or an index is beyond the frames that decode.
+    """
+    if os.path.isdir(path):
+        names = _image_names(path)
+        for frame in reversed(wanted):
+            if frame >= len(names):
+                raise _missing(path, frame, len(names))
+            yield frame, _read_image(os.path.join(path, names[frame]))
+        return
+    with _opened(path, threads) as (container, stream):
+        index = _Index(container, stream)
+        for group in reversed(index.groups(wanted, hold)):
+            found = list(index.frames(group))
+            if len(found) < len(group):
+                found += _count(path, group[len(found) :], threads)
+            yield from reversed(found)
+
+
 def decode_ahead(frames: Iterator[T], depth: int = 8) -> Iterator[T]:
     """The same items, made on a thread up to ``depth`` (at least 1) before they are asked for.
 
@@ -251,6 +281,26 @@ class _Index:
             if group:
                 return
 
+    def groups(self, wanted: Sequence[int], hold: int) -> list[list[int]]:
+        """The wanted frames, cut where another key frame leads to them, and after ``hold`` of them."""
+        groups: list[list[int]] = []
+        last = -1
+        for frame in wanted:
+            key = self._key_before(frame) if frame < len(self._times) else -1
+            if not groups or key != last or len(groups[-1]) == hold:
+                groups.append([])
+            groups[-1].append(frame)
+            last = key
+        return groups
+
+    def _key_before(self, frame: int) -> int:
+        """Ordinal of the key frame that decoding the frame starts from."""
+        time = self._times[frame]
+        n = bisect_right(self._keys, self._position[time]) - 1
+        while n and self._pts[self._keys[n]] > time:  # shown before the key frame that it follows in the file
+            n -= 1
+        return n
+
     def _plan(self, wanted: Sequence[int]) -> list[tuple[int, deque[int]]]:
         """Groups of frames to decode in one go, each with the ordinal of the key frame to start from.
 
@@ -260,10 +310,7 @@ class _Index:
         groups: list[tuple[int, deque[int]]] = []
         reached = 0
         for frame in wanted:
-            position = self._position[self._times[frame]]
-            n = bisect_right(self._keys, position) - 1
-            while n and self._pts[self._keys[n]] > self._times[frame]:  # shown before the key frame that it follows in the file
-                n -= 1
+            position, n = self._position[self._times[frame]], self._key_before(frame)
             if not groups or self._keys[n] - reached > _SEEK_COST:
                 groups.append((n, deque()))
                 reached = 0

@@ -7,6 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -32,8 +34,9 @@ def load_sam2(name: str, device: str = "cpu") -> SAM2Base:
     """The network in eval mode on ``device``, from a file or a Hugging Face id.
 
     Args:
-        name: a ``.pt`` file in the published form (``{"model": state dict}``), or an id such as
-            ``facebook/sam2.1-hiera-tiny``. A network of another shape needs its config beside the file, ``<file>.yaml``
+        name: a ``.pt`` file in the published form (``{"model": state dict}``), a ``.safetensors`` file of the same tensors,
+            or an id such as ``facebook/sam2.1-hiera-tiny``. Half precision is widened to float32.
+            A network of another shape needs its config beside the file, ``<file>.yaml``
             with the same stem; the published shapes are recognised by themselves.
         device: a torch device.
 
@@ -89,6 +92,13 @@ def _download(name: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load_file(path)
+        except FileNotFoundError as error:
+            raise ModelError(f"{path}: no such checkpoint") from error
+        except (safetensors.SafetensorError, OSError) as error:
+            raise ModelError(f"{path}: truncated or not a safetensors file; download it again") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

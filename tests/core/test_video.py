@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from egoray.core import video
-from egoray.core.video import decode_ahead, probe, read_frames
+from egoray.core.video import decode_ahead, probe, read_frames, read_frames_backward
 from egoray.core.video_writer import VideoWriter
 from egoray.errors import ConfigError, FormatError
 from egoray.synthetic.world import World, WorldConfig
@@ -71,6 +71,8 @@ def test_frames_are_those_of_a_full_decode(kind, tmp_path):
         got = list(read_frames(path, wanted, threads=threads))
         assert [index for index, _ in got] == list(wanted)
         assert [videos.digest(image) for _, image in got] == [truth[index] for index in wanted]
+        back = [(index, videos.digest(image)) for index, image in read_frames_backward(path, wanted, threads=threads, hold=7)]
+        assert back == [(index, truth[index]) for index in reversed(wanted)]
     assert all(image.flags.c_contiguous and image.dtype == np.uint8 and image.shape == (96, 128, 3) for _, image in got)
     assert probe(path, "v").num_frames == len(truth)
 
@@ -142,6 +144,29 @@ def test_seeks_where_that_is_cheaper_and_converts_only_the_wanted(gop, groups, t
     monkeypatch.setattr(video, "_rgb", lambda *args: converted.append(1) or rgb(*args))
     list(read_frames(path, range(0, 300, 30)))
     assert (len(decoded), len(converted)) == (groups, 10)
+
+
+def test_backward_decodes_each_group_of_pictures_once(tmp_path, monkeypatch):
+    path = videos.write_clip(tmp_path / "a.mp4", 100, **{"x264-params": "keyint=10:scenecut=0"})
+    decoded = []
+    decode = video._Index._decode
+
+    def counted(self, key, times):
+        decoded.append(key)
+        return decode(self, key, times)
+
+    monkeypatch.setattr(video._Index, "_decode", counted)
+    assert [index for index, _ in read_frames_backward(path, range(100))] == list(range(99, -1, -1))
+    assert len(decoded) == len(set(decoded)) == 10
+    assert list(read_frames_backward(path, [])) == []
+
+
+def test_backward_through_a_folder_and_beyond_the_end(tmp_path):
+    for i in range(4):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((8, 8, 3), i * 40, np.uint8))
+    assert [(f, int(image[0, 0, 0])) for f, image in read_frames_backward(str(tmp_path), [0, 2, 3])] == [(3, 120), (2, 80), (0, 0)]
+    with pytest.raises(FormatError, match="frame 4 was asked for"):
+        list(read_frames_backward(str(tmp_path), [1, 4]))
 
 
 def test_frames_stay_as_they_were_when_more_are_read(tmp_path):

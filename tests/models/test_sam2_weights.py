@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from omegaconf import OmegaConf
 
@@ -53,6 +54,21 @@ def test_a_truncated_file_is_recognised(checkpoint, tmp_path):
     (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match="truncated"):
         load_sam2(str(tmp_path / "cut.pt"))
+
+
+def test_safetensors_hold_the_same_network(checkpoint, tmp_path):
+    weights = torch.load(checkpoint, weights_only=True)["model"]
+    safetensors.torch.save_file({k: v.half().contiguous() for k, v in weights.items()}, tmp_path / "half.safetensors")
+    (tmp_path / "half.yaml").write_text(Path(checkpoint.replace(".pt", ".yaml")).read_text())
+    model = load_sam2(str(tmp_path / "half.safetensors"))
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    torch.testing.assert_close(model.state_dict(), weights, rtol=1e-3, atol=1e-6)
+    whole = (tmp_path / "half.safetensors").read_bytes()
+    (tmp_path / "half.safetensors").write_bytes(whole[:1000])
+    with pytest.raises(ModelError, match="truncated"):
+        load_sam2(str(tmp_path / "half.safetensors"))
+    with pytest.raises(ModelError, match="no such checkpoint"):
+        load_sam2(str(tmp_path / "gone.safetensors"))
 
 
 def test_weights_of_another_shape_are_named(checkpoint, tmp_path):

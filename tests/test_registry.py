@@ -1,0 +1,27 @@
+"""Trackers by name, and the settings that each takes."""
+
+import pytest
+
+from egoray.config import AnnotateConfig
+from egoray.errors import ModelError
+from egoray.models.sam2_weights import write_random_checkpoint
+from egoray.registry import TRACKERS, build_tracker
+
+
+def test_sam2_takes_the_stages_own_settings(tmp_path):
+    path = write_random_checkpoint(str(tmp_path / "narrow.pt"))
+    config = AnnotateConfig(model=f"sam2:{path}", fill_holes=4, non_overlapping=True)
+    tracker = build_tracker(config.model, **config.tracker_options())
+    assert tracker.settings.fill_holes == 4
+    assert tracker.settings.non_overlapping
+    assert TRACKERS["sam2"].options == AnnotateConfig(fill_holes=1, non_overlapping=True, compile=True).tracker_options().keys()
+
+
+def test_defaults_are_not_passed_on():
+    assert AnnotateConfig().tracker_options() == {}
+    assert build_tracker("grabcut", **AnnotateConfig().tracker_options()).name == "grabcut"
+
+
+def test_a_setting_of_another_tracker_is_refused():
+    with pytest.raises(ModelError, match=r"fill_holes: not a setting of grabcut"):
+        build_tracker("grabcut", fill_holes=4)
