@@ -75,7 +75,9 @@ def sample(out: str, videos: int, seed: int, seconds: float, size: str, tier: st
 @click.option("--videos", required=True, metavar="DIR", help="Folder of <clip_uid>.mp4 files.")
 @click.option("--out", required=True, metavar="DIR", help="Work folder, local or s3:// or gs://; the same command resumes.")
 @click.option(
-    "--model", metavar="NAME", help="grabcut (no weights; the default) or sam2:CHECKPOINT, a .pt file or facebook/sam2.1-hiera-*."
+    "--model",
+    metavar="NAME",
+    help="grabcut (no weights; the default), sam2 (2.1 large), or sam2:CHECKPOINT, a file or facebook/sam2.1-hiera-*.",
 )
 @click.option("--retry-failed", is_flag=True, help="Try again the units that earlier runs gave up.")
 @stage_options
@@ -150,7 +152,9 @@ def models(as_json: bool) -> None:
     """The trackers that --model takes."""
     from egoray.registry import TRACKERS
 
-    rows = {name: {"summary": e.summary, "needs_checkpoint": e.needs_checkpoint, "uses_gpu": e.uses_gpu} for name, e in TRACKERS.items()}
+    rows = {
+        name: {"summary": e.summary, "default_checkpoint": e.default_checkpoint, "uses_gpu": e.uses_gpu} for name, e in TRACKERS.items()
+    }
     click.echo(json.dumps(rows) if as_json else "\n".join(f"{name:10} {row['summary']}" for name, row in rows.items()))
 
 

@@ -30,7 +30,8 @@ class TrackerEntry:
     build: Callable[..., VideoTracker]
     """Takes the checkpoint, a torch device, and those of ``options`` that are given."""
     summary: str
-    needs_checkpoint: bool
+    default_checkpoint: str
+    """What NAME without a checkpoint means; empty where none is needed."""
     uses_gpu: bool
     frames_per_s: float
     """Rough rate of one worker on one core (on a GPU where it uses one); for ``--dry-run``, not a promise."""
@@ -43,15 +44,15 @@ TRACKERS = {
     "grabcut": TrackerEntry(
         build=_grabcut,
         summary="OpenCV GrabCut in the box of each frame; no weights",
-        needs_checkpoint=False,
+        default_checkpoint="",
         uses_gpu=False,
         frames_per_s=40.0,
         gpu_memory_gb=0.0,
     ),
     "sam2": TrackerEntry(
         build=_sam2,
-        summary="SAM 2 / 2.1, sam2:CHECKPOINT; box on the first frame",
-        needs_checkpoint=True,
+        summary="SAM 2 / 2.1: sam2:CHECKPOINT, or sam2 for the published 2.1 large; box on the first frame",
+        default_checkpoint="facebook/sam2.1-hiera-large",
         uses_gpu=True,
         frames_per_s=10.0,
         gpu_memory_gb=4.0,
@@ -64,15 +65,13 @@ def tracker_entry(model: str) -> tuple[TrackerEntry, str]:
     """The entry that ``NAME`` or ``NAME:CHECKPOINT`` means, and its checkpoint ("" if none).
 
     Raises:
-        ModelError: for an unknown name or a missing checkpoint.
+        ModelError: for an unknown name.
     """
     name, _, checkpoint = model.partition(":")
     entry = TRACKERS.get(name)
     if entry is None:
         raise ModelError(f"--model {model}: unknown; known are {', '.join(TRACKERS)}")
-    if entry.needs_checkpoint and not checkpoint:
-        raise ModelError(f"--model {model}: needs a checkpoint, as in {name}:/path/to/file.pt or {name}:facebook/sam2.1-hiera-tiny")
-    return entry, checkpoint
+    return entry, checkpoint or entry.default_checkpoint
 
 
 def build_tracker(model: str, device: str = "cpu", **options: Any) -> VideoTracker:

@@ -5,7 +5,7 @@ import pytest
 from egoray.config import AnnotateConfig
 from egoray.errors import ModelError
 from egoray.models.sam2_weights import write_random_checkpoint
-from egoray.registry import TRACKERS, build_tracker
+from egoray.registry import TRACKERS, build_tracker, tracker_entry
 
 
 def test_sam2_takes_the_stages_own_settings(tmp_path):
@@ -25,3 +25,8 @@ def test_defaults_are_not_passed_on():
 def test_a_setting_of_another_tracker_is_refused():
     with pytest.raises(ModelError, match=r"fill_holes: not a setting of grabcut"):
         build_tracker("grabcut", fill_holes=4)
+
+
+def test_sam2_alone_is_the_published_2_1():
+    assert tracker_entry("sam2") == (TRACKERS["sam2"], "facebook/sam2.1-hiera-large")
+    assert tracker_entry("sam2:mine.pt")[1] == "mine.pt"

@@ -80,11 +80,14 @@ class Network:
             cross = model.memory_attention.layers[0].cross_attn_image
             self._rotation = cross.compute_cis(end_x=self.cells, end_y=self.cells).to(self.device)
             self._dense_position = model.sam_prompt_encoder.get_dense_pe()
+            trunk = model.image_encoder.trunk
+            position = trunk._get_pos_embed((self.side // trunk.patch_embed.proj.stride[0],) * 2)
+            trunk._get_pos_embed = lambda _: position  # the package enlarges it anew for every frame
             self._no_prompt = self._embed(torch.zeros(1, 1, 2), -torch.ones(1, 1, dtype=torch.int32), None)
         self._encode_images, self._decode_masks = model.forward_image, model.sam_mask_decoder
         self._fuse_memory = model.memory_encoder.fuser
         if compile:
-            self._encode_images = torch.compile(model.forward_image, dynamic=False)
+            self._encode_images = torch.compile(model.forward_image)
             self._decode_masks = torch.compile(model.sam_mask_decoder)
             self._fuse_memory = torch.compile(model.memory_encoder.fuser)
 

@@ -301,6 +301,15 @@ def test_encoding_in_batches_changes_nothing(narrow, clip):
         np.testing.assert_allclose(mask.logits, four[key].logits, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_compiling_changes_nothing(narrow, clip):
+    requests = [request(k, {int(k): Prompt(box=BOXES[k])}, start=int(k), stop=12) for k in ("0", "2")]
+    plain, compiled = (collect(Sam2Engine(narrow, compile=c, encode_batch=2).track(enumerate(clip[:12]), requests)) for c in (False, True))
+    assert plain.keys() == compiled.keys()
+    for key, mask in plain.items():
+        np.testing.assert_allclose(mask.logits, compiled[key].logits, rtol=0, atol=1e-3)
+
+
 def test_no_requests_and_no_frames(narrow, clip):
     engine = Sam2Engine(narrow)
     assert list(engine.track(enumerate(clip[:2]), [])) == [(0, {}), (1, {})]

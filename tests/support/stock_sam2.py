@@ -28,8 +28,6 @@ SAM_2_0 |= {"use_signed_tpos_enc_to_obj_ptrs": False}
 class StockPredictor(SAM2VideoPredictor):
     """The predictor as it is, but that `init_state` takes a list of ``(H, W, 3)`` uint8 frames."""
 
-    device = property(lambda self: torch.device("cpu"))
-
     def init_state(self, frames):
         pixels = np.stack([np.array(Image.fromarray(f).resize((self.image_size, self.image_size))) for f in frames])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255.0
