@@ -147,6 +147,40 @@ def demo(out: str, videos: int, seed: int) -> None:
 
 
 @main.command()
+@click.option("--dataset", required=True, metavar="D", help="EgoMask's folder, the released one or one of `egoray build`.")
+@click.option("--split", type=click.Choice(["short", "medium", "mid", "long", "full"]), required=True, help="Which of its splits.")
+@click.option("--predictions", required=True, metavar="P", help="Folder that holds <split>/<video>/<exp>/<exp>-<obj>.json.")
+@click.option("--out", required=True, metavar="DIR", help="Folder for summary.json, rows.parquet, videos.parquet, failures/.")
+@click.option("--official-compat", is_flag=True, default=None, help="The released evaluator's figures, bug for bug, where it finishes.")
+@click.option(
+    "--missing", type=click.Choice(["error", "empty", "skip"]), help="An expression without prediction file: see docs/evaluate.md."
+)
+@click.option("--local", is_flag=True, help="In this process, without Ray.")
+@stage_options
+def evaluate(
+    dataset: str, split: str, predictions: str, out: str, official_compat: bool | None, missing: str | None, local: bool, **options: Any
+) -> None:
+    """Score predictions: T_recall, IoU_all, IoU_gold, IoU_gold_pred, J, F, detection, and slices that explain them.
+
+    Exit 1 and no metrics where an expression has no prediction or a file is malformed; each is listed.
+    """
+    from egoray import terminal
+    from egoray.config import EvaluateConfig, absolute_under_job, load
+
+    for option, path in (("--dataset", dataset), ("--predictions", predictions), ("--out", out)):
+        absolute_under_job(path, option)
+    config = load(EvaluateConfig, options["config_file"], options["overrides"], official_compat=official_compat, missing=missing)
+    if local:
+        from egoray.evaluate.run import evaluate as run
+    else:
+        from egoray.evaluate.ray_evaluate import evaluate_on_ray as run
+    with terminal.units("evaluate") as progress:
+        summary = run(dataset, split, predictions, out, config, limit=options["limit"], progress=progress)
+    shown = summary if options["as_json"] else {k: v for k, v in summary.items() if k != "slices"}
+    terminal.finish(shown, options["as_json"], failures_of=out, max_failures=config.max_failures)
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def models(as_json: bool) -> None:
     """The trackers that --model takes."""

@@ -49,6 +49,16 @@ class AnnotateConfig(StageConfig):
         return self.model_dump(include={"fill_holes", "non_overlapping", "compile"}, exclude_defaults=True)
 
 
+class EvaluateConfig(StageConfig):
+    """Settings of `egoray evaluate`."""
+
+    missing: Annotated[
+        Literal["error", "empty", "skip"], Field(description="an expression without prediction file: a failure, an empty answer, left out")
+    ] = "error"
+    official_compat: Annotated[bool, Field(description="the released evaluator's figures, bug for bug, where it finishes")] = False
+    workers: Annotated[int | None, Field(ge=1, description="tasks at a time; default: as many as the cluster has CPUs")] = None
+
+
 def load(kind: type[Config], path: str | None, overrides: Sequence[str] = (), **given: Any) -> Config:
     """The stage's settings: defaults, then the YAML file, then ``key=value`` overrides, then the options given (None: not given).
 

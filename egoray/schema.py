@@ -115,7 +115,7 @@ class Expression:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroundingItem:
-    """A question of a benchmark: where is ``text`` in these frames?"""
+    """A question of a benchmark: where is ``text`` in these frames? ``kind`` is how it was written, empty where no file says it."""
 
     video_id: str
     expression_id: str
@@ -123,6 +123,7 @@ class GroundingItem:
     text: str
     frame_names: tuple[str, ...]
     tier: str
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

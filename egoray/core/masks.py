@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco
 
 from egoray.core.boxes import pixel_slices
+from egoray.core.runs import read_runs
 from egoray.errors import FormatError
 from egoray.schema import Box, MaskRLE
 
@@ -101,26 +102,10 @@ def from_json(value: object, where: str) -> MaskRLE | None:
         text = counts.decode("ascii") if isinstance(counts, bytes) else str(counts)
     except (TypeError, ValueError, OverflowError, UnicodeDecodeError) as error:
         raise FormatError(f"{where}: unreadable run-length mask ({error})") from error
-    if min(height, width) < 1 or _num_pixels(text) != height * width:  # such a mask would decode to arbitrary pixels
+    try:
+        covered = read_runs(text).sum()
+    except ValueError:
+        covered = None
+    if min(height, width) < 1 or covered != height * width:  # such a mask would decode to arbitrary pixels
         raise FormatError(f"{where}: the runs do not cover the mask's size of {height} x {width}")
     return MaskRLE(size=(height, width), counts=text)
-
-
-def _num_pixels(counts: str) -> int | None:
-    """The sum of all runs of COCO's compressed code (6 bits a letter from "0" on, the third run on as differences); None if none."""
-    runs: list[int] = []
-    value = shift = 0
-    for letter in counts:
-        bits = ord(letter) - 48
-        if not 0 <= bits < 64:
-            return None
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        value -= (1 << shift) if bits & 16 else 0
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        if runs[-1] < 0:
-            return None
-        value = shift = 0
-    return None if shift else sum(runs)

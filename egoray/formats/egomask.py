@@ -169,7 +169,7 @@ def read_items(root: str | os.PathLike[str], split: str) -> list[GroundingItem]:
         names = read_frames(entry, where)
         for exp_id, e in read_expressions(video_id, entry, where):
             ids = {"video_id": video_id, "expression_id": exp_id, "object_id": e.object_id}
-            items.append(GroundingItem(**ids, text=e.text, frame_names=names, tier=tier))
+            items.append(GroundingItem(**ids, text=e.text, frame_names=names, tier=tier, kind=e.kind))
     return items
 
 
@@ -179,9 +179,28 @@ def read_gold(root: str | os.PathLike[str], item: GroundingItem) -> dict[str, Ma
     Raises:
         FormatError: if the object's file is missing, or a mask malformed; the message names file and frame.
     """
-    name = f"annotations/{path_part(clip_of(item.video_id, item.tier), str(root))}/{path_part(item.object_id, str(root))}.json"
-    masks = read_masks(Folder(root), name)
+    masks = read_masks(Folder(root), _gold_name(root, item))
     return {frame: masks[frame] for frame in item.frame_names if frame in masks}
+
+
+def gold_as_stored(root: str | os.PathLike[str], item: GroundingItem) -> dict[str, Any]:
+    """The gold file as JSON holds it, keys without a mask included.
+
+    Raises:
+        FormatError: if the file is missing or holds no object.
+    """
+    folder, name = Folder(root), _gold_name(root, item)
+    return json_object(folder.read_json(name), f"{folder.uri}/{name}")
+
+
+def prediction_as_stored(root: str | os.PathLike[str], split: str, item: GroundingItem) -> dict[str, Any] | None:
+    """The prediction file as JSON holds it, keys without a mask included; None if there is no file.
+
+    Raises:
+        FormatError: if it holds no object.
+    """
+    folder, name = Folder(root), f"{_prediction_name(split, item, str(root))}.json"
+    return json_object(folder.read_json(name), f"{folder.uri}/{name}") if folder.exists(name) else None
 
 
 def write_prediction(
@@ -234,6 +253,11 @@ def _split(name: str) -> str:
     if split not in (*TIERS, "full"):
         raise ValueError(f"{name}: no such split; there are {', '.join(TIERS)} and full")
     return split
+
+
+def _gold_name(root: str | os.PathLike[str], item: GroundingItem) -> str:
+    """The gold masks' path below ``root``."""
+    return f"annotations/{path_part(clip_of(item.video_id, item.tier), str(root))}/{path_part(item.object_id, str(root))}.json"
 
 
 def _prediction_name(split: str, item: GroundingItem, root: str) -> str:

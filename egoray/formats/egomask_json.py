@@ -137,7 +137,7 @@ def read_expressions(video_id: str, entry: dict[str, Any], where: str) -> list[t
             video_id=video_id,
             object_id=read_object_id(value.get("obj_id"), place),
             text=text,
-            **({"kind": "", "source": "egomask"} | {key: str(value[key]) for key in _ORIGIN if key in value}),
+            **({"kind": str(value.get("qtype", "")), "source": "egomask"} | {key: str(value[key]) for key in _ORIGIN if key in value}),
         )
         expressions.append((path_part(exp_id, place), expression))
     return expressions

@@ -1,0 +1,218 @@
+"""Evaluate a folder of predictions: units of work, their scores as sums that add up in any order, and the tables at the end.
+
+A unit is an expression. It ends as a row or as a failure row; metrics are given only where every expression asked for has a
+row, since a mean over what happened to be readable would look like a result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from egoray import __version__
+from egoray.config import EvaluateConfig
+from egoray.core.storage import Folder
+from egoray.core.workfolder import write_failure
+from egoray.errors import ConfigError, EgorayError, FormatError
+from egoray.evaluate.expression import DETECTION, METRICS, score_expression
+from egoray.evaluate.official import score_as_released
+from egoray.evaluate.scores import ScoreSums
+from egoray.evaluate.slices import AGE, slices_of
+from egoray.formats.egomask import gold_as_stored, prediction_as_stored, read_detection, read_gold, read_items, read_prediction
+from egoray.schema import FailureRow, GroundingItem
+
+NUMBERS = ("num_frames", "num_gold", "num_pred", "num_both", "num_trajectories")
+ROWS = pa.schema(
+    [(name, pa.string()) for name in ("video_id", "expression_id", "object_id", "tier", "kind", "text")]
+    + [(name, pa.float64()) for name in (*METRICS, *DETECTION, "object_area", "presence")]
+    + [(name, pa.int32()) for name in NUMBERS]
+)
+VIDEOS = pa.schema([("video_id", pa.string()), ("num_expressions", pa.int32())] + [(m, pa.float64()) for m in (*METRICS, *DETECTION)])
+ALL, TIER, VIDEO = "all", "tier", "video"
+_COUNT = "expressions"
+Sums = dict[tuple[str, str], ScoreSums]
+"""By (slice, its value); the whole is (`ALL`, "")."""
+Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What any number of expressions come to: parts add up to a run in any order."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    sums: Sums = field(default_factory=dict)
+    failures: list[FailureRow] = field(default_factory=list)
+    skipped: int = 0
+
+    def __add__(self, other: Part) -> Part:
+        keys = self.sums.keys() | other.sums.keys()
+        none = ScoreSums()
+        sums = {key: self.sums.get(key, none) + other.sums.get(key, none) for key in keys}
+        return Part(self.rows + other.rows, sums, self.failures + other.failures, self.skipped + other.skipped)
+
+
+def score_part(
+    dataset: str,
+    predictions: str,
+    split: str,
+    items: Sequence[GroundingItem],
+    config: EvaluateConfig,
+    progress: Progress = lambda _: None,
+) -> Part:
+    """Score these expressions; a file that cannot be read costs its own expression and no other."""
+    part, skipped, frames, started = Part(), 0, 0, time.monotonic()
+    total = {"total": len(items), "total_frames": sum(len(item.frame_names) for item in items)}
+    for item in items:
+        try:
+            row = _score(dataset, predictions, split, item, config)
+        except EgorayError as error:
+            unit, message = f"{item.video_id}/{item.expression_id}", " ".join(str(error).split())
+            failure = FailureRow(stage="evaluate", unit=unit, error=type(error).__name__, message=message, attempt=1, retryable=True)
+            part.failures.append(failure)
+        else:
+            if row is None:
+                skipped += 1
+            else:
+                part.rows.append({name: row.get(name) for name in ROWS.names})
+                for key, sums in _sums_of(row):
+                    part.sums[key] = part.sums.get(key, ScoreSums()) + sums
+        frames += len(item.frame_names)
+        tally = {"done": len(part.rows) + skipped, "failed": len(part.failures), "frames": frames}
+        progress(tally | total | {"seconds": time.monotonic() - started})
+    return Part(part.rows, part.sums, part.failures, skipped)
+
+
+def _score(dataset: str, predictions: str, split: str, item: GroundingItem, config: EvaluateConfig) -> dict[str, Any] | None:
+    """One row, or None for an expression that is skipped."""
+    about = {name: getattr(item, name) for name in ("video_id", "expression_id", "object_id", "tier", "kind", "text")}
+    predicted = read_prediction(predictions, split, item)
+    if predicted is None:
+        if config.missing == "skip":
+            return None
+        if config.missing == "error":
+            where = f"{predictions}/{split}/{item.video_id}/{item.expression_id}/{item.expression_id}-{item.object_id}.json"
+            raise FormatError(f"{where}: no prediction; write {{}} for nothing found, or use --missing empty or skip")
+        predicted = {}
+    detection = read_detection(predictions, split, item)
+    where = f"{item.video_id}, expression {item.expression_id}"
+    try:
+        row = score_expression(item.frame_names, read_gold(dataset, item), predicted, detection)
+        if config.official_compat:
+            stored = prediction_as_stored(predictions, split, item) or {}
+            released = score_as_released(item.frame_names, gold_as_stored(dataset, item), stored, detection, where)
+            row |= dict.fromkeys(METRICS) | released
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{where}: {error}") from error
+    return about | row
+
+
+def _sums_of(row: dict[str, Any]) -> Iterable[tuple[tuple[str, str], ScoreSums]]:
+    values = {name: row[name] for name in (*METRICS, *DETECTION) if row.get(name) is not None} | {_COUNT: 1.0}
+    own = ScoreSums.of(values)
+    for key in ((ALL, ""), (TIER, row["tier"]), (VIDEO, row["video_id"]), *slices_of(row).items()):
+        yield key, own
+    for age, (iou, found, num) in row["since_last_seen"].items():
+        sums = {"IoU_gold": Fraction(iou), "T_recall": Fraction(found), _COUNT: Fraction(num)}
+        yield (AGE, age), ScoreSums(sums=sums, counts=dict.fromkeys(sums, num))
+
+
+def means(sums: ScoreSums) -> dict[str, float | None]:
+    """The metrics, each over the expressions that have it; None for one that none has.
+
+    Where any expression has a detection, those without one count 0: a detector that found nothing writes no file.
+    """
+    values = sums.compute()
+    count = sums.counts.get(_COUNT, 0)
+    for name in DETECTION:
+        if name in values:
+            values[name] = float(sums.sums[name] / count)
+    return {name: values.get(name) for name in (*METRICS, *DETECTION)}
+
+
+def evaluate(
+    dataset: str,
+    split: str,
+    predictions: str,
+    out: str,
+    config: EvaluateConfig,
+    *,
+    limit: int | None = None,
+    score_all: Callable[..., Part] | None = None,
+    progress: Progress = lambda _: None,
+) -> dict[str, Any]:
+    """Score the split and write rows.parquet, videos.parquet, failures/, run.json and summary.json; returns the summary.
+
+    Args:
+        dataset: in EgoMask's layout.
+        split: short, medium (or mid), long or full.
+        predictions: the folder that holds ``<split>/``, in the layout of the released evaluator.
+        out: work folder; what an earlier evaluation left there is replaced.
+        config: the stage's settings.
+        limit: only the first so many expressions.
+        score_all: takes the items and ``progress`` and scores them elsewhere; if not given, here, one after another.
+        progress: called with {"done", "failed", "total", "frames", "total_frames", "seconds"}.
+
+    Raises:
+        FormatError: if the dataset cannot be read, or has no expression.
+        ConfigError: for an unknown split, or if ``out`` cannot be written.
+    """
+    started = time.monotonic()
+    try:
+        items = read_items(dataset, split)[:limit]
+    except ValueError as error:
+        raise ConfigError(f"--split {error}") from error
+    if not items:
+        raise FormatError(f"{dataset}: split {split} has no expressions")
+    own = partial(score_part, dataset, predictions, split, config=config)
+    part = (score_all or own)(items, progress=progress)
+    order = {(item.video_id, item.expression_id): n for n, item in enumerate(items)}
+    rows = sorted(part.rows, key=lambda row: order[row["video_id"], row["expression_id"]])
+    frames = sum(row["num_frames"] for row in rows)
+    seconds = time.monotonic() - started
+    summary: dict[str, Any] = {
+        "stage": "evaluate",
+        "split": split,
+        "num_expressions": len(items),
+        "official_compat": config.official_compat,
+        "missing": config.missing,
+        "expected": len(items),
+        "done": len(rows),
+        "failed": len(part.failures),
+        "skipped": part.skipped,
+        "seconds": round(seconds, 3),
+        "frames": frames,
+        "frames_per_s": round(frames / seconds, 1),
+        "metrics": None,
+    }
+    if rows and len(part.failures) <= config.max_failures:
+        summary |= _tables(part.sums)
+    folder = Folder(out)
+    paths = {"dataset": dataset, "predictions": predictions, "split": split}
+    folder.write_json("run.json", {"config": config.model_dump(), "egoray": __version__, **paths})
+    folder.write_rows("rows.parquet", rows, ROWS)
+    of_videos = [(video, sums) for (name, video), sums in sorted(part.sums.items()) if name == VIDEO]
+    videos = [{"video_id": video, "num_expressions": sums.counts[_COUNT], **means(sums)} for video, sums in of_videos]
+    folder.write_rows("videos.parquet", videos, VIDEOS)
+    for name in (folder / "failures").names(".parquet"):
+        (folder / "failures").delete(name)
+    for failure in part.failures:
+        write_failure(folder, failure.unit.replace("/", "_"), failure)
+    folder.write_json("summary.json", summary)
+    if summary["expected"] != summary["done"] + summary["failed"] + summary["skipped"]:
+        raise FormatError(f"{out}: of {len(items)} expressions {len(rows)} have a row and {len(part.failures)} a failure row; report this")
+    return summary
+
+
+def _tables(sums: Sums) -> dict[str, Any]:
+    slices: dict[str, dict[str, Any]] = {}
+    for (name, value), each in sorted(sums.items()):
+        if name not in (ALL, VIDEO):
+            found = {metric: mean for metric, mean in means(each).items() if mean is not None}
+            slices.setdefault(name, {})[value] = {"num": each.counts[_COUNT], **found}
+    return {"metrics": means(sums[ALL, ""]), "slices": slices}
