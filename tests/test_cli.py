@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,36 @@ def test_the_jobs_settings_are_the_stages_own():
 def test_help_is_quick():
     """Whole process, generous against a busy machine; the promise is 0.5 s."""
     subprocess.run([sys.executable, "-m", "egoray.cli", "--help"], check=True, capture_output=True, timeout=5, env=os.environ)
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    from support.predictions import write_dataset, write_predictions
+
+    root = tmp_path_factory.mktemp("judged")
+    dataset = write_dataset(root / "dataset", num_videos=1)
+    return dataset, write_predictions(root / "predictions", dataset)
+
+
+def evaluate(judged, out, *more):
+    args = ["evaluate", "--dataset", judged[0], "--split", "medium", "--predictions", judged[1], "--out", str(out), "--local", *more]
+    return CliRunner().invoke(main, args)
+
+
+def test_evaluate_prints_the_metrics_or_the_summary(judged, tmp_path):
+    done = evaluate(judged, tmp_path / "a")
+    assert done.exit_code == 0
+    assert "IoU_gold_pred" in done.stderr
+    summary = json.loads(evaluate(judged, tmp_path / "b", "--json").stdout)
+    assert summary["num_expressions"] == 4
+    assert 0 < summary["metrics"]["IoU_gold_pred"] < 1
+
+
+def test_evaluate_without_a_prediction_exits_1_and_says_which(judged, tmp_path):
+    shutil.copytree(judged[1], tmp_path / "p")
+    next((tmp_path / "p").rglob("2-2.json")).unlink()
+    done = evaluate((judged[0], str(tmp_path / "p")), tmp_path / "out")
+    assert done.exit_code == 1
+    assert "2-2.json: no prediction" in done.stderr
+    assert evaluate((judged[0], str(tmp_path / "p")), tmp_path / "out", "--missing", "empty").exit_code == 0
+    assert evaluate((str(tmp_path), judged[1]), tmp_path / "out").exit_code == 2
