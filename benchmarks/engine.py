@@ -2,7 +2,7 @@
 
     python benchmarks/engine.py                                        # the 4 M network, 1 4 8 16 objects
     python benchmarks/engine.py --network tiny --objects 1 8 --frames 10
-    python benchmarks/engine.py --network large --side 512 --objects 1 7 --frames 8 --only engine
+    python benchmarks/engine.py --network large --side 512 --objects 1 7 --frames 8 --against
     python benchmarks/engine.py --network tiny --device cuda --compile
 
 Prints one JSON line for each number of objects: frames/s of ours, of the predictor (frames in memory, nothing offloaded),
@@ -34,6 +34,7 @@ from egoray.models.sam2_weights import write_random_checkpoint
 from support.stock_sam2 import load_stock
 
 SIZES = {"tiny": "t", "small": "s", "base": "b+", "large": "l"}
+BASELINES = ("predictor", "run_an_object")
 STEPS = ("encode", "fuse", "decode", "remember")
 
 
@@ -128,25 +129,24 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeat", type=int, default=2, help="runs of each; the fastest counts")
-    parser.add_argument("--only", choices=["engine"], help="leave the predictor out")
+    parser.add_argument("--against", choices=BASELINES, nargs="*", default=list(BASELINES), help="baselines to run; none: the engine alone")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = write_network(f"{folder}/network.pt", args.network, args.side)
         engine = Sam2Engine(checkpoint, args.device, compile=args.compile)
-        predictor = None if args.only else load_stock(checkpoint).to(args.device)
+        predictor = load_stock(checkpoint).to(args.device) if args.against else None
     first = None
     for count in args.objects:
         frames, boxes = moving_squares(args.frames, count)
         alone = [{k: b} for k, b in boxes.items()]
         run_engine(engine, frames[:3], boxes, args.device)
         rates = defaultdict(float)
+        groups = {"predictor": [boxes], "run_an_object": alone}
         for _ in range(args.repeat):
             rates["engine"] = max(rates["engine"], run_engine(engine, frames, boxes, args.device))
-            if predictor:
-                rates["predictor"] = max(rates["predictor"], run_stock(predictor, frames, [boxes], args.device))
-        if predictor:
-            rates["run_an_object"] = run_stock(predictor, frames, alone, args.device) if count > 1 else rates["predictor"]
+            for name in args.against:
+                rates[name] = max(rates[name], run_stock(predictor, frames, groups[name], args.device))
         clock = Clock(engine, args.device)
         run_engine(engine, frames, boxes, args.device)
         clock.close()
@@ -163,8 +163,7 @@ def main() -> None:
             "objects": count,
             "frames": args.frames,
             "frames_per_s": {name: round(rate, 3) for name, rate in rates.items()},
-            "over_predictor": round(rates["engine"] / rates["predictor"], 2) if predictor else None,
-            "over_run_an_object": round(rates["engine"] / rates["run_an_object"], 2) if predictor else None,
+            **{f"over_{name}": round(rates["engine"] / rates[name], 2) for name in args.against},
             f"time_over_{args.objects[0]}_objects": round(first / rates["engine"], 2),
             "share_of_time": {name: round(seconds / total, 3) for name, seconds in clock.seconds.items()},
         }
