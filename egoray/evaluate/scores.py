@@ -11,7 +11,8 @@ from egoray.core.boxes import scale_box
 from egoray.core.storage import Folder
 from egoray.core.workfolder import read_masklets, read_objects
 from egoray.errors import FormatError
-from egoray.evaluate.region import box_ellipse, box_fill, mean_ious, present
+from egoray.evaluate.expression import score_expression
+from egoray.evaluate.region import box_ellipse, box_fill, present
 from egoray.formats.egomask import clip_of, frame_name, read_gold, read_items
 from egoray.schema import GroundingItem, MaskRLE, ObjectTrack
 
@@ -115,8 +116,6 @@ def _values(
         boxes = {frame_name(frame): scale_box(box, *scale) for frame, box in track.boxes.items()}
         for prefix, shape in (("box_fill_", box_fill), ("ellipse_", box_ellipse)):
             candidates[prefix] = {name: shape(boxes[name], (height, width)) for name in gold if name in boxes}
-    means = {prefix: mean_ious(gold, candidate, frames) for prefix, candidate in candidates.items()}
-    values = {f"{prefix}iou_gold": mean["IoU_gold"] for prefix, mean in means.items() if "IoU_gold" in mean}
-    if "IoU_gold_pred" in means[""]:
-        values["iou_gold_pred"] = means[""]["IoU_gold_pred"]
-    return values
+    rows = {prefix: score_expression(frames, gold, candidate) for prefix, candidate in candidates.items()}
+    values = {f"{prefix}iou_gold": row["IoU_gold"] for prefix, row in rows.items()} | {"iou_gold_pred": rows[""]["IoU_gold_pred"]}
+    return {name: value for name, value in values.items() if value is not None}

@@ -58,6 +58,16 @@ def test_boundary_f_is_the_dense_one_to_the_last_bit(seed):
     assert boundary_f(None, None) == 1.0
 
 
+def test_the_oracle_notices_an_absent_frame_that_counts():
+    wrong = 0
+    for seed in range(20):
+        gold, predicted = video(seed)
+        present = gold.any((1, 2))
+        iou = [(g & p).sum() / max(1, (g | p).sum()) for g, p in zip(gold, predicted, strict=True)]
+        wrong += present.any() and np.mean(iou) != pytest.approx(dense.metrics(gold, predicted)["IoU_gold"], abs=1e-12)
+    assert wrong >= 10
+
+
 def test_the_oracle_notices_a_wrong_reach(monkeypatch):
     rng = np.random.default_rng(3)
     a = blob(rng, 50, 50)

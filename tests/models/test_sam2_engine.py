@@ -222,6 +222,7 @@ def test_the_references_memory_is_what_the_engine_must_get_right(narrow, clip):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_full_size_tiny_network(tmp_path):
     """Random weights at 1024 px, two objects, twelve frames: minutes on a CPU."""
     from importlib import resources
