@@ -7,9 +7,7 @@ come back. Ray restarts dead actors and retries their shard; a count of starts o
 
 from __future__ import annotations
 
-import logging
 import os
-import re
 import resource
 import sys
 import time
@@ -39,7 +37,7 @@ from egoray.core.workfolder import (
 )
 from egoray.errors import ConfigError, EgorayError, ModelError, StageError
 from egoray.models.base import VideoTracker
-from egoray.ray_cluster import connected, pool_size
+from egoray.ray_cluster import connected, pool_size, quiet_data, stage_error
 from egoray.schema import FailureRow
 
 Builder = Callable[[str, str], VideoTracker]
@@ -192,10 +190,7 @@ def _statuses(rows: list[dict[str, str]], out: str, config: AnnotateConfig, buil
     with connected() as resources:
         gpus = config.gpus_per_worker if entry.uses_gpu and resources.get("GPU", 0) else 0.0
         size = pool_size(resources, cpus=config.cpus_per_worker, gpus=gpus, wanted=config.workers, units=len(rows))
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        quiet_data()
         # The order in which shards finish is the order in which they are reported: nobody waits for a slow one.
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             AnnotateShard,
@@ -208,9 +203,8 @@ def _statuses(rows: list[dict[str, str]], out: str, config: AnnotateConfig, buil
         )
         try:
             yield from dataset.iter_rows()
-        except ray.exceptions.RayError as error:  # not a unit's own fault: out of memory, no resources, a lost head node
-            reasons = re.findall(r"^\s*([\w.]*(?:Error|Exception): .*)$", str(error), re.MULTILINE) or [type(error).__name__]
-            raise StageError(f"the cluster could not go on ({reasons[-1]}); finished units are kept, run the same command again") from error
+        except ray.exceptions.RayError as error:
+            raise stage_error(error) from error
 
 
 def _now() -> str:

@@ -99,7 +99,7 @@ class Limiter:
         self.open = 0  # leased and not settled
         self._keep, self._clock, self._sleep = keep, clock, sleep
         self._paused_until = float("-inf")
-        self._stop: tuple[str, str] | None = None
+        self.stopped: tuple[str, str] | None = None
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
 
@@ -111,8 +111,8 @@ class Limiter:
         """
         async with self._turn:
             await self._wait_for_room(wants[0])
-            if self._stop:
-                return Lease((), self._stop)
+            if self.stopped:
+                return Lease((), self.stopped)
             granted: list[float] = []
             for tokens, usd in wants:
                 now = self._clock()
@@ -125,12 +125,12 @@ class Limiter:
                 self.open += 1
                 granted.append(at)
             if any(usd for _, usd in wants):
-                self._keep(self.spent_usd, self.reserved_usd)
+                self.keep()
         return Lease(tuple(max(0.0, at - self._clock()) for at in granted))
 
     async def _wait_for_room(self, want: Want) -> None:
         """Until the want may be sent within a second and paid, or nothing may be sent any more."""
-        while not self._stop:
+        while not self.stopped:
             now = self._clock()
             if not self._has_room(want[1]):
                 if not self.open:
@@ -157,13 +157,17 @@ class Limiter:
         self.spent_usd += spent_usd
         self._changed.set()
 
+    def keep(self) -> None:
+        """Have the sums written down."""
+        self._keep(self.spent_usd, self.reserved_usd)
+
     def pause(self, seconds: float) -> None:
         """The server asks everybody to wait; send times leased before are kept."""
         self._paused_until = max(self._paused_until, self._clock() + seconds)
 
     def stop(self, kind: str, message: str) -> None:
         """No more leases; the first reason stays."""
-        self._stop = self._stop or (kind, message)
+        self.stopped = self.stopped or (kind, message)
         self._changed.set()
 
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from egoray.config import ExpressConfig
+from egoray.config import ExpressConfig, load
 from egoray.core import video
 from egoray.core.masks import bounding_box
 from egoray.core.storage import Folder
 from egoray.core.workfolder import fingerprint, finished, read_masklets, read_objects, read_videos
+from egoray.errors import ConfigError
 from egoray.express import prices, prompts
+from egoray.express.client import OPENAI_URL, checked_url
 from egoray.express.keyframes import candidates
 from egoray.express.offline import Story, story
 from egoray.express.pictures import boxed, close_up
@@ -72,6 +74,23 @@ class Plan:
     def first(self, limit: int | None) -> list[str]:
         """The ids of the first ``limit`` units; all for None."""
         return self.units[:limit]
+
+
+def settings(path: str | None, overrides: Sequence[str], **given: Any) -> tuple[ExpressConfig, str]:
+    """The stage's settings with provider and base_url decided, and the API key ("" where none is set or none is used).
+
+    Raises:
+        ConfigError: for a bad setting or address, or if OpenAI itself is to be asked without a key.
+    """
+    config = load(ExpressConfig, path, overrides, **given)
+    key = os.environ.get(config.key_env, "").strip()
+    url = config.base_url or os.environ.get("OPENAI_BASE_URL")
+    if config.provider == "offline" or (config.provider is None and not key and not config.base_url):
+        return config.model_copy(update={"provider": "offline"}), ""
+    if not key and not url:
+        raise ConfigError(f"--provider openai: no key in the environment variable {config.key_env}; set it, or give --base-url")
+    prices.price_of(config)
+    return config.model_copy(update={"provider": "openai", "base_url": checked_url(url or OPENAI_URL, key)}), key
 
 
 def plan_from_files(annotations: str, videos_dir: str, config: ExpressConfig) -> Plan:

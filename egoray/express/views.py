@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from egoray.config import ExpressConfig
 from egoray.core.masks import area, decode
 from egoray.core.video import Image, read_frames
+from egoray.errors import FormatError
 from egoray.express import checks
 from egoray.express.colours import dominant
 from egoray.express.keyframes import choose, sharpness
@@ -47,7 +48,7 @@ def look(clip: Clip, config: ExpressConfig, threads: int) -> list[Seen]:
     """Decode the candidate frames once and see each object, in the clip's order.
 
     Raises:
-        FormatError: if the clip is missing or does not decode.
+        FormatError: if the clip is missing, does not decode, or is of another size than its masks.
     """
     taken: dict[str, dict[int, _Frame]] = {shown.object_id: {} for shown in clip.objects}
     wanted = sorted({frame for shown in clip.objects for frame in shown.masks})
@@ -56,7 +57,7 @@ def look(clip: Clip, config: ExpressConfig, threads: int) -> list[Seen]:
         frame = native // stride
         for shown in clip.objects:
             if frame in shown.masks:
-                taken[shown.object_id][frame] = _frame(image, shown, frame, config)
+                taken[shown.object_id][frame] = _frame(clip.video.uri, image, shown, frame, config)
     return [_seen(clip, shown, taken[shown.object_id], config) for shown in clip.objects]
 
 
@@ -71,10 +72,11 @@ def most_alike(seen: Seen, others: Sequence[Seen], num: int) -> list[Seen]:
     return sorted(others, key=lambda other: (-likeness(other), other.shown.object_id))[:num]
 
 
-def _frame(image: Image, shown: Shown, frame: int, config: ExpressConfig) -> _Frame:
+def _frame(uri: str, image: Image, shown: Shown, frame: int, config: ExpressConfig) -> _Frame:
     box, mask = shown.boxes[frame], decode(shown.masks[frame])
-    if mask.shape != image.shape[:2]:  # a clip of another size than was annotated
-        mask = cv2.resize(mask.astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
+    if mask.shape != image.shape[:2]:
+        height, width = mask.shape
+        raise FormatError(f"{uri}: is {image.shape[1]} x {image.shape[0]}, its masks are {width} x {height}; give the annotated clips")
     inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)  # its edge mixes with what is behind it
     asked = config.provider == "openai"
     return _Frame(
