@@ -96,6 +96,7 @@ class Client:
         self._sdk = sdk(config, key, base_url)
         self._slots = asyncio.Semaphore(config.in_flight)
         self._schema = config.structured != "text"
+        self._asking: dict[str, asyncio.Lock] = {}
         self._reached = False
         self.tally = Tally()
 
@@ -110,9 +111,16 @@ class Client:
             Lost: if the server gives no answer within the tries and the deadline.
             Stopped: if the run must end: key or quota refused, no such model, cap reached.
         """
-        if not anew and (kept := await asyncio.to_thread(self._answers.get, question.key)):
-            self.tally.cached += 1
-            return kept
+        key = question.key
+        async with self._asking.setdefault(key, asyncio.Lock()):  # the same question is not paid twice at the same time either
+            if not anew and (kept := await asyncio.to_thread(self._answers.get, key)):
+                self.tally.cached += 1
+                return kept
+            answer = await self._ask(question)
+            await asyncio.to_thread(self._answers.put, key, answer)
+            return answer
+
+    async def _ask(self, question: Question) -> Answer:
         prompt, most = prompt_tokens(question, self._price), max_answer_tokens(question)
         most_usd = usd(self._price, prompt, 0, most) if self._price else 0.0
         tries, waited = 0, 0.0
@@ -124,7 +132,6 @@ class Client:
                 waited += time.monotonic() - started
             tries += 1
             if isinstance(outcome, Answer):
-                await asyncio.to_thread(self._answers.put, question.key, outcome)
                 self._count(outcome, most_usd)
                 return outcome
             unseen = most_usd if outcome.billed else 0.0
@@ -150,6 +157,10 @@ class Client:
             self.tally.retries += 1
             waited += wait_s
             await asyncio.sleep(wait_s)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._sdk.close()
 
     def _wait_s(self, fault: Fault, tries: int) -> float:
         if fault.after_s is not None:

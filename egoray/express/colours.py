@@ -12,6 +12,8 @@ _MAIN = 0.5  # share of the pixels that makes one colour enough
 _SECOND = 0.25  # and that makes a second colour worth its name
 _HUES = ((12, "red"), (40, "orange"), (68, "yellow"), (165, "green"), (195, "turquoise"), (260, "blue"), (290, "purple"), (345, "pink"))
 
+NAMES = frozenset(name for _, name in _HUES) | {"black", "white", "grey", "beige", "brown"}
+
 
 def pixel_names(rgb: NDArray[np.uint8]) -> list[str]:
     """The name of each of ``(N, 3)`` uint8 RGB pixels; hue decides, unless there is too little of it or of light."""

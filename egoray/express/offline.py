@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from egoray.express import checks
+from egoray.express.colours import NAMES
 from egoray.schema import Box, Trajectory
 
 PROMPT_VERSION = "offline-1"
@@ -75,7 +76,7 @@ def describe(clip: Sequence[Sight], subject: Sight, per_object: int, short_max_w
     """
     others = [sight for sight in clip if sight.object_id != subject.object_id]
     found: list[tuple[bool, str, str, str]] = []
-    for kind, facts in _recipes(_facts(subject, others), others):
+    for kind, facts in _recipes(_facts(subject, others)):
         sentence = _sentence(subject, facts)
         if kind == "short" and len(sentence.split()) > short_max_words:
             continue
@@ -99,8 +100,8 @@ def _facts(sight: Sight, others: Sequence[Sight]) -> dict[str, str]:
     """What can be said of the object, by the facet that says it; a facet without anything to say is missing."""
     facts = {}
     named = set(checks.words(sight.title))
-    if fresh := [c for c in sight.colours if c not in named]:
-        facts["colour"] = " and ".join(fresh)
+    if sight.colours and not named & NAMES:
+        facts["colour"] = " and ".join(sight.colours)
     if others and sight.side > _LARGER * max(o.side for o in others):
         facts["size"] = "the largest thing of all" if len(others) > 1 else f"larger than the {_name(others[0])}"
     elif others and _LARGER * sight.side < min(o.side for o in others):
@@ -112,6 +113,13 @@ def _facts(sight: Sight, others: Sequence[Sight]) -> dict[str, str]:
     if sight.neighbours:
         title, where = sight.neighbours[0]
         facts["neighbour"] = f"{where} the {title}"
+        if len(sight.neighbours) > 1:
+            title, where = sight.neighbours[1]
+            facts["second neighbour"] = f"{where} the {title}"
+    contrasts = [o for o in others if o.title and max(o.side, sight.side) > _LARGER * min(o.side, sight.side)]
+    if contrasts:
+        other = max(contrasts, key=lambda o: (max(o.side, sight.side) / min(o.side, sight.side), o.object_id))
+        facts["contrast"] = f"{'larger' if sight.side > other.side else 'smaller'} than the {other.title}"
     told = sight.story
     if told.last < _EARLY:
         facts["time"] = "seen only near the beginning"
@@ -130,7 +138,7 @@ def _third(position: float) -> int:
     return -1 if position < 1 / 3 else 1 if position > 2 / 3 else 0
 
 
-def _recipes(facts: Mapping[str, str], others: Sequence[Sight]) -> Iterator[tuple[str, dict[str, str]]]:
+def _recipes(facts: Mapping[str, str]) -> Iterator[tuple[str, dict[str, str]]]:
     """(kind, facts to use) of the sentences to try, in order."""
     plans = (
         ("short", ("colour",)),
@@ -138,10 +146,11 @@ def _recipes(facts: Mapping[str, str], others: Sequence[Sight]) -> Iterator[tupl
         ("relation", ("neighbour",)),
         ("place", ("colour", "place")),
         ("time", ("time",)),
-        ("size", ("size",)),
+        ("contrast", ("contrast",)),
+        ("relation", ("second neighbour",)),
         ("motion", ("motion",)),
-        ("long", ("place", "motion", "time")),
-        ("place", ("place", "size")),
+        ("size", ("size",)),
+        ("long", ("place", "contrast", "motion", "time")),
     )
     for kind, wanted in plans:
         used = {name: facts[name] for name in wanted if name in facts}
@@ -156,6 +165,6 @@ def _name(sight: Sight) -> str:
 def _sentence(sight: Sight, facts: Mapping[str, str]) -> str:
     """ "the red mug, low down on the left, seen only near the end": colour before the name, the rest behind it."""
     name = " ".join(part for part in ("the", facts.get("colour", ""), _name(sight)) if part)
-    tail = [facts[facet] for facet in ("neighbour", "place", "size", "time", "motion") if facet in facts]
+    tail = [facts[facet] for facet in ("neighbour", "second neighbour", "place", "size", "contrast", "time", "motion") if facet in facts]
     joined = [tail[0], *(f", {part}" for part in tail[1:])] if tail else []
     return name + (" " + "".join(joined) if joined else "")

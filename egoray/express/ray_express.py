@@ -238,8 +238,7 @@ def express(
         "skipped": skipped,
         **_sentences(folder, done),
         "seconds": round(time.monotonic() - started, 3),
-        **{name: final[name] for name in asdict(Tally())},
-        "usd_in_all": round(purse.spent(folder), 6) if price else None,
+        **_costs(folder, final, config, known=price is not None),
         **told,
     }
     folder.write_json("summary.json", summary)
@@ -321,6 +320,14 @@ def _sentences(folder: Folder, done: set[str]) -> dict[str, int]:
     """How many sentences there are, and how many a person should look at."""
     marks = [row["review"] for row in folder.read_rows(columns=["review"], names=[f"{unit}.parquet" for unit in sorted(done)])]
     return {"expressions": len(marks), "to_review": sum(map(bool, marks))}
+
+
+def _costs(folder: Folder, final: dict[str, Any], config: ExpressConfig, *, known: bool) -> dict[str, Any]:
+    """What the run has asked and paid; USD is None where the price is not known, and there is nothing to tell of the offline provider."""
+    if config.provider == "offline":
+        return {}
+    money = {name: round(final[name], 6) if known else None for name in ("usd", "usd_unseen")}
+    return {name: final[name] for name in asdict(Tally())} | money | {"usd_in_all": round(purse.spent(folder), 6) if known else None}
 
 
 def _record_run(folder: Folder, plan: Plan, config: ExpressConfig) -> None:
