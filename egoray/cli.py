@@ -33,6 +33,7 @@ def main() -> None:
     See it all work, with nothing but this machine:   egoray demo
     Your own clips and EgoTracks boxes:
       egoray annotate --tracks egotracks_train.json --videos clips/ --out work/
+      egoray express  --annotations work/ --videos clips/
       egoray report   --annotations work/ --out work/report.html
     """
 
@@ -180,7 +181,7 @@ def report(annotations: str, truth: str | None, split: str, out: str) -> None:
 @click.option("--videos", type=click.IntRange(min=1), default=4, show_default=True, help="Number of clips.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which worlds.")
 def demo(out: str, videos: int, seed: int) -> None:
-    """Everything on this machine, no GPU, no key, no weights: sample, annotate, build, score, report."""
+    """Everything on this machine, no GPU, no key, no weights: sample, annotate, express, build, score, report."""
     from egoray.demo import run_demo
 
     run_demo(out, videos=videos, seed=seed)

@@ -203,7 +203,7 @@ class BatchApi:
                 files = [await self._read(file_id) for file_id in (batch.output_file_id, batch.error_file_id) if file_id]
             except openai.APIError as error:
                 raise self._refused(error) from None
-            answers, errors = self._ingest(record["keys"], "".join(files), batch.status)
+            answers, errors = self._ingest(record["keys"], "\n".join(files), batch.status)
             cost = sum(answer.usd or 0.0 for answer in answers.values())
             self._note_errors(name, errors)
             ended = {"state": "collected", "spent_usd": cost, "errors": len(errors)}

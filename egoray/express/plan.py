@@ -18,10 +18,9 @@ from egoray.core.masks import bounding_box
 from egoray.core.storage import Folder
 from egoray.core.workfolder import fingerprint, finished, read_masklets, read_objects, read_videos
 from egoray.errors import ConfigError
-from egoray.express import prices, prompts
+from egoray.express import offline, prices, prompts, templates
 from egoray.express.client import OPENAI_URL, checked_url
 from egoray.express.keyframes import candidates
-from egoray.express.offline import Story, story
 from egoray.express.pictures import boxed, close_up
 from egoray.schema import Box, FailureRow, Masklet, MaskRLE, ObjectTrack, Trajectory, VideoInfo, to_row
 
@@ -38,7 +37,7 @@ class Shown:
     title: str
     masks: Mapping[int, MaskRLE]
     boxes: Mapping[int, Box]
-    story: Story
+    story: offline.Story
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,14 +95,15 @@ def settings(path: str | None, overrides: Sequence[str], **given: Any) -> tuple[
 def plan_from_files(annotations: str, videos_dir: str, config: ExpressConfig) -> Plan:
     """Every object of the annotation folder: a unit if it has a mask, else a failure row.
 
-    A unit's id changes with the settings, the clip's file and the masks, boxes and titles of all objects of the clip, since an
-    object's sentences are also about its neighbours.
+    A unit's id changes with the settings, the prompts' versions, the clip's file and the masks, boxes and titles of all objects of
+    the clip, since an object's sentences are also about its neighbours.
 
     Raises:
         ConfigError: if ``annotations`` holds no videos.
     """
     source = Folder(annotations)
     videos, masklets = read_videos(source), read_masklets(source)
+    versions = [offline.PROMPT_VERSION] if config.provider == "offline" else [prompts.VERSIONS, templates.VERSION]
     objects: dict[str, list[tuple[ObjectTrack, list[Trajectory], Masklet]]] = {}
     failures = []
     for track, trajectories in read_objects(source):
@@ -117,7 +117,7 @@ def plan_from_files(annotations: str, videos_dir: str, config: ExpressConfig) ->
         info = replace(videos[video_id], uri=path)
         digest = video.digest(path) if os.path.exists(path) else ""
         masks = [[track.object_id, track.title, sorted(track.boxes.items()), _runs(masklet)] for track, _, masklet in found]
-        clips.append(_clip(info, found, config, fingerprint([config.fingerprint_fields(), video_id, digest, masks])))
+        clips.append(_clip(info, found, config, fingerprint([config.fingerprint_fields(), versions, video_id, digest, masks])))
     return Plan(clips=tuple(clips), failures=tuple(failures))
 
 
@@ -179,7 +179,7 @@ def _clip(info: VideoInfo, found: Sequence[tuple[ObjectTrack, list[Trajectory], 
             title=" ".join(track.title.split()),
             masks={frame: masklet.masks[frame] for frame in frames[track.object_id]},
             boxes={f: track.boxes[f] if f in track.boxes else bounding_box(masklet.masks[f]) for f in looked_at if f in masklet.masks},
-            story=story(track.boxes, trajectories, info.num_annotation_frames, info.width_px),
+            story=offline.story(track.boxes, trajectories, info.num_annotation_frames, info.width_px),
         )
         for track, trajectories, masklet in found
     ]
@@ -190,7 +190,7 @@ def _shown(row: dict[str, Any]) -> Shown:
     """An object from its JSON form, in which frames are strings."""
     masks = {int(frame): MaskRLE(size=tuple(rle["size"]), counts=rle["counts"]) for frame, rle in row["masks"].items()}
     boxes = {int(frame): tuple(box) for frame, box in row["boxes"].items()}
-    return Shown(**{**row, "masks": masks, "boxes": boxes, "story": Story(**row["story"])})
+    return Shown(**{**row, "masks": masks, "boxes": boxes, "story": offline.Story(**row["story"])})
 
 
 def _runs(masklet: Masklet) -> list[tuple[int, str]]:

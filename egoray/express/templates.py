@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+VERSION = "templates-1"
 FACETS = ("caption", "attributes", "relations", "text", "knowledge", "function")
 """Noun phrase; looks; where it is among other things; writing on it; what it is known to be; what it is used for."""
 
