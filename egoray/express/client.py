@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import ipaddress
-import json
 import random
 import time
 from collections.abc import Mapping
@@ -180,8 +179,9 @@ class Client:
         self.tally.requests += 1
         try:
             async with asyncio.timeout(self._config.timeout_s):  # the SDK's own would start anew at every byte
-                response = await self._sdk.chat.completions.with_raw_response.create(**body)
-                answer = read_answer(json.loads(response.content), self._price, question, self._key)
+                # the SDK's typed method walks through every part of the body and costs 2 ms more
+                response = await self._sdk.post("/chat/completions", cast_to=object, body=body)
+                answer = read_answer(response, self._price, question, self._key)
         except TimeoutError:
             self._reached = True
             return Fault("time-out", "retry", f"no answer within {self._config.timeout_s:g} s", billed=True)

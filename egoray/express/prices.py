@@ -111,5 +111,5 @@ def usage_of(body: Any) -> tuple[int, int, int] | None:
 
 
 def _text_tokens(text: str) -> int:
-    ascii_bytes = sum(ord(letter) < 128 for letter in text)
+    ascii_bytes = len(text.encode("ascii", "ignore"))
     return -(-ascii_bytes // _BYTES_A_TOKEN) + len(text.encode()) - ascii_bytes

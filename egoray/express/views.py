@@ -63,6 +63,8 @@ def look(clip: Clip, config: ExpressConfig, threads: int) -> list[Seen]:
 
 def most_alike(seen: Seen, others: Sequence[Seen], num: int) -> list[Seen]:
     """The ``num`` objects that look most like this one: words shared by the titles, and colours."""
+    if not num:
+        return []
     mine = set(checks.words(seen.shown.title))
 
     def likeness(other: Seen) -> float:
