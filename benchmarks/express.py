@@ -71,7 +71,8 @@ def server(**options: Any) -> Iterator[tuple[str, Any]]:
     """The address of a fresh server, and a function that gives its report."""
     command = [sys.executable, "-m", "support.openai_server", json.dumps(options)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin and process.stdout
+    assert process.stdin is not None
+    assert process.stdout is not None
 
     def report() -> dict[str, Any]:
         process.stdin.write("report\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import ipaddress
+import math
 import random
 import time
 from collections.abc import Mapping
@@ -96,6 +97,7 @@ class Client:
         self._slots = asyncio.Semaphore(config.in_flight)
         self._schema = config.structured != "text"
         self._asking: dict[str, asyncio.Lock] = {}
+        self._true_share: dict[str, float] = {}  # by kind: the most that real prompt tokens were of our upper estimate
         self._reached = False
         self.tally = Tally()
 
@@ -125,13 +127,15 @@ class Client:
         tries, waited = 0, 0.0
         while True:
             async with self._slots:
-                await self._gate.enter((prompt + most, most_usd))
+                await self._gate.enter((math.ceil(prompt * self._true_share.get(question.kind, 1.0)) + most, most_usd))
                 started = time.monotonic()
                 outcome = await self._send(question)
                 waited += time.monotonic() - started
             tries += 1
             if isinstance(outcome, Answer):
                 self._count(outcome, most_usd)
+                share = outcome.prompt_tokens / prompt
+                self._true_share[question.kind] = max(share, self._true_share.get(question.kind, share))
                 return outcome
             unseen = most_usd if outcome.billed else 0.0
             self.tally.usd_unseen += unseen

@@ -33,7 +33,7 @@ def candidates(
     """
     visible = sorted(frame for frame, rle in masks.items() if area(rle))
     if rule == "clear":
-        parts = np.array_split(np.array(visible), min(len(visible), _CANDIDATES_A_FRAME * num))
+        parts = np.array_split(np.array(visible), max(1, min(len(visible), _CANDIDATES_A_FRAME * num)))
         return [max(part.tolist(), key=lambda f: (area(masks[f]), -f)) for part in parts if len(part)]
     by_size = sorted((f for f in visible if f in boxes), key=lambda f: (-_box_area(boxes[f]), f))
     appearances = [[f for f in by_size if t.start <= f < t.stop] for t in sorted(trajectories, key=lambda t: t.start)]

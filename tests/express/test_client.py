@@ -13,7 +13,7 @@ from egoray.core.storage import Folder
 from egoray.errors import ConfigError
 from egoray.express.answers import Answer, Answers
 from egoray.express.client import Client, Lost, checked_url, redact, retry_after
-from egoray.express.limits import Gate, Limiter, Stopped
+from egoray.express.limits import Gate, Limiter, Pace, Stopped
 from egoray.express.prices import price_of
 from egoray.express.prompts import ask_for
 from support.openai_server import Server
@@ -208,3 +208,23 @@ def test_safe_addresses_pass():
         ("https://host/v1", KEY),
     ):
         assert checked_url(url, key) == url.rstrip("/")
+
+
+def test_the_server_catches_a_limiter_that_does_not_wait(tmp_path, monkeypatch):
+    """The judge itself: one planted bug, and it counts violations where there are none without the bug."""
+    names = [f"cup {i}" for i in range(12)]
+    limit = {"requests_per_min": 6}
+    with Server(**limit) as server:
+        asking(server, tmp_path / "good", names[:3], requests_per_min=600)
+        assert server.violations == {"requests": 0, "tokens": 0}
+    monkeypatch.setattr(Pace, "earliest", lambda self, now, amount: now)
+    with Server(**limit) as server:
+        asking(server, tmp_path / "bad", names, **limit)
+        assert server.violations["requests"] == 6
+
+
+def test_the_server_catches_a_purse_that_reserves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("egoray.express.client.usd", lambda *_: 0.0)
+    with Server(latency_s=0.02) as server:
+        asking(server, tmp_path, [f"cup {i}" for i in range(10)], max_usd=0.001)
+        assert server.report()["usd"] > 0.001
