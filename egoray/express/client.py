@@ -134,8 +134,8 @@ class Client:
             tries += 1
             if isinstance(outcome, Answer):
                 self._count(outcome, most_usd)
-                share = outcome.prompt_tokens / prompt
-                self._true_share[question.kind] = max(share, self._true_share.get(question.kind, share))
+                if share := outcome.prompt_tokens / prompt:
+                    self._true_share[question.kind] = max(share, self._true_share.get(question.kind, share))
                 return outcome
             unseen = most_usd if outcome.billed else 0.0
             self.tally.usd_unseen += unseen
