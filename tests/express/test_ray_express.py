@@ -218,8 +218,9 @@ def test_batches_go_round_until_all_is_there(cluster, work):
             done, summary = run(work, "--batch-submit", server=server)
             assert done.exit_code == 0, done.stderr
             submitted = summary["requests_submitted"]
-            again, summary = run(work, "--batch-submit", server=server)
-            assert summary["requests_submitted"] == 0, again.stderr  # all are on their way
+            if rounds == 1:
+                again, summary = run(work, "--batch-submit", server=server)
+                assert summary["requests_submitted"] == 0, again.stderr  # all are on their way
             done, summary = run(work, "--batch-collect", server=server)
             assert done.exit_code == 0, done.stderr
             if not summary["left"]:
