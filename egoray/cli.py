@@ -33,6 +33,7 @@ def main() -> None:
     See it all work, with nothing but this machine:   egoray demo
     Your own clips and EgoTracks boxes:
       egoray annotate --tracks egotracks_train.json --videos clips/ --out work/
+      egoray express  --annotations work/ --videos clips/
       egoray report   --annotations work/ --out work/report.html
     """
 
@@ -106,6 +107,48 @@ def annotate(tracks: str, videos: str, out: str, model: str | None, retry_failed
 
 
 @main.command()
+@click.option("--annotations", required=True, metavar="DIR", help="The --out folder of `egoray annotate`; results go to DIR/expressions.")
+@click.option("--videos", required=True, metavar="DIR", help="Folder of the annotated clips.")
+@click.option(
+    "--provider",
+    type=click.Choice(["offline", "openai"]),
+    help="Default: openai given a key in OPENAI_API_KEY or --base-url; else offline.",
+)
+@click.option("--base-url", metavar="URL", help="Any OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1.")
+@click.option("--llm", metavar="NAME", help="Vision model to ask.  [default: gpt-4o-2024-11-20]")
+@click.option("--batch-submit", "mode", flag_value="batch-submit", help="Send the questions to the Batch API, at half price.")
+@click.option("--batch-collect", "mode", flag_value="batch-collect", help="Fetch finished batches; --batch-submit again for what is left.")
+@click.option("--retry-failed", is_flag=True, help="Try again the objects that earlier runs gave up; unusable answers are asked anew.")
+@stage_options
+def express(annotations: str, videos: str, mode: str | None, retry_failed: bool, **options: Any) -> None:
+    """Referring expressions for every annotated object: about five sentences each, checked, those in doubt marked for review.
+
+    Without a key they come from pixels and tracks alone. With one, a vision model is asked, within your limits (--set
+    requests_per_min=..., tokens_per_min=...) and never above --set max_usd=...; try --dry-run first. The same command resumes
+    and pays no answer twice. Results: DIR/expressions/*.parquet, failures/, summary.json.
+    """
+    from egoray import terminal
+    from egoray.config import absolute_under_job
+    from egoray.core.storage import Folder
+    from egoray.express.plan import forecast, plan_from_files, settings
+
+    for option, path in (("--annotations", annotations), ("--videos", videos)):
+        absolute_under_job(path, option)
+    given = {name: options[name] for name in ("provider", "base_url", "llm")}
+    config, key = settings(options["config_file"], options["overrides"], **given)
+    plan = plan_from_files(annotations, videos, config)
+    out = f"{annotations.rstrip('/')}/expressions"
+    if options["dry_run"]:
+        return terminal.finish(forecast(plan, Folder(out), config, options["limit"]), options["as_json"])
+    from egoray.express.ray_express import express as express_on_ray
+
+    with terminal.answers("express") as progress:
+        more = {"limit": options["limit"], "retry_failed": retry_failed, "mode": mode or "ask"}
+        summary = express_on_ray(plan, out, config, key=key, progress=progress, **more)
+    return terminal.finish(summary, options["as_json"], failures_of=out, max_failures=config.max_failures)
+
+
+@main.command()
 @click.option("--annotations", required=True, metavar="DIR", help="The --out folder of `egoray annotate`.")
 @click.option("--videos", required=True, metavar="DIR", help="Folder of <clip_uid>.mp4 files.")
 @click.option("--out", required=True, metavar="DATASET", help="Folder for the dataset, in the released EgoMask layout.")
@@ -140,7 +183,7 @@ def report(annotations: str, truth: str | None, split: str, out: str) -> None:
 @click.option("--videos", type=click.IntRange(min=1), default=4, show_default=True, help="Number of clips.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which worlds.")
 def demo(out: str, videos: int, seed: int) -> None:
-    """Everything on this machine, no GPU, no key, no weights: sample, annotate, build, score, report."""
+    """Everything on this machine, no GPU, no key, no weights: sample, annotate, express, build, score, report."""
     from egoray.demo import run_demo
 
     run_demo(out, videos=videos, seed=seed)

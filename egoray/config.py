@@ -59,6 +59,61 @@ class EvaluateConfig(StageConfig):
     workers: Annotated[int | None, Field(ge=1, description="tasks at a time; default: as many as the cluster has CPUs")] = None
 
 
+class ExpressConfig(StageConfig):
+    """Settings of `egoray express`. Those that change the sentences are in `fingerprint_fields`; the rest only place and pace the work."""
+
+    provider: Annotated[
+        Literal["offline", "openai"] | None,
+        Field(description="offline: from pixels and tracks, no network; openai: any OpenAI-compatible server; default: openai given a key"),
+    ] = None
+    llm: Annotated[str, Field(description="the vision model to ask")] = "gpt-4o-2024-11-20"
+    base_url: Annotated[str | None, Field(description="an OpenAI-compatible server; default: OPENAI_BASE_URL, else OpenAI's own")] = None
+    key_env: Annotated[str, Field(description="environment variable that holds the key")] = "OPENAI_API_KEY"
+    api_version: Annotated[str | None, Field(description="api-version of an Azure-style gateway; the key then goes as api-key too")] = None
+    strategies: Annotated[tuple[Literal["direct", "metadata"], ...], Field(min_length=1, description="ways to make sentences")] = (
+        "direct",
+        "metadata",
+    )
+    per_object: Annotated[int, Field(ge=1, le=8, description="expressions an object has at most")] = 5
+    short_max_words: Annotated[int, Field(ge=4, description="words of a short expression")] = 10
+    long_max_words: Annotated[int, Field(ge=12, description="words of any other expression")] = 40
+    structured: Annotated[
+        Literal["auto", "schema", "text"], Field(description="answers by JSON schema, as plain JSON, or by schema where the server has it")
+    ] = "auto"
+    frame_rule: Annotated[
+        Literal["clear", "paper"], Field(description="clear: large, sharp and spread; paper: largest box of each third of the appearances")
+    ] = "clear"
+    num_frames: Annotated[int, Field(ge=1, le=8, description="frames shown of an object")] = 3
+    zoom: Annotated[bool, Field(description="also show the object close up")] = True
+    max_tiles: Annotated[int, Field(ge=1, le=8, description="512 px tiles that a frame may take; each costs 170 tokens of gpt-4o")] = 2
+    lookalikes: Annotated[int, Field(ge=0, le=3, description="objects of the clip to confuse each object with; 0: no ambiguity check")] = 3
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    max_tokens: Annotated[int, Field(ge=64, description="tokens of an answer")] = 500
+    requests_per_min: Annotated[float, Field(gt=0, description="your account's limit; all workers together stay below")] = 500
+    tokens_per_min: Annotated[float, Field(gt=0, description="your account's limit, counted as prompt plus max_tokens")] = 450_000
+    max_usd: Annotated[float | None, Field(gt=0, description="never spend more in this folder, all runs together")] = None
+    usd_per_m_input: Annotated[float | None, Field(ge=0, description="price of a million prompt tokens; known for common models")] = None
+    usd_per_m_cached: Annotated[float | None, Field(ge=0, description="the same for tokens of a cached prompt prefix")] = None
+    usd_per_m_output: Annotated[float | None, Field(ge=0, description="the same for tokens of the answer")] = None
+    timeout_s: Annotated[float, Field(gt=0, description="a request that takes longer is given up and sent again")] = 60
+    deadline_s: Annotated[float, Field(gt=0, description="an answer that takes longer, retries and waits included, is lost")] = 600
+    max_tries: Annotated[int, Field(ge=1, description="sends of one question at most")] = 6
+    in_flight: Annotated[int, Field(ge=1, description="requests that one worker has open at once")] = 64
+    batch_max_requests: Annotated[int, Field(ge=1, le=50_000, description="requests in a file for the Batch API")] = 50_000
+    batch_max_mb: Annotated[float, Field(gt=0, le=200, description="megabytes of a file for the Batch API")] = 100
+    max_attempts: Annotated[int, Field(ge=1, description="starts of a clip before it is given up as one that kills its actor")] = 3
+    workers: Annotated[int, Field(ge=1, description="actors; each asks in_flight questions at once")] = 1
+    cpus_per_worker: Annotated[float, Field(gt=0, description="CPUs an actor reserves; its decoder uses as many threads")] = 1.0
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """The settings that change what an object's sentences are."""
+        pixels = {"provider", "per_object", "short_max_words", "long_max_words", "frame_rule", "num_frames"}
+        asked = (
+            {"llm", "strategies", "zoom", "max_tiles", "lookalikes", "temperature", "max_tokens"} if self.provider == "openai" else set()
+        )
+        return self.model_dump(mode="json", include=pixels | asked)
+
+
 def load(kind: type[Config], path: str | None, overrides: Sequence[str] = (), **given: Any) -> Config:
     """The stage's settings: defaults, then the YAML file, then ``key=value`` overrides, then the options given (None: not given).
 

@@ -1,4 +1,4 @@
-"""The whole road on one machine: sample → annotate → build → score → report."""
+"""The whole road on one machine: sample → annotate → express → build → score → report."""
 
 from __future__ import annotations
 
@@ -21,26 +21,32 @@ def run_demo(out: str, *, videos: int, seed: int) -> None:
     from egoray import terminal
     from egoray.annotate.plan import plan_from_files
     from egoray.annotate.ray_annotate import annotate
-    from egoray.config import AnnotateConfig
+    from egoray.config import AnnotateConfig, ExpressConfig
     from egoray.dataset.build import build
     from egoray.evaluate.scores import score
+    from egoray.express.plan import plan_from_files as plan_expressions
+    from egoray.express.ray_express import express
     from egoray.report.html import write_report
     from egoray.synthetic.sample import write_sample
 
     sample, work, dataset = (os.path.join(out, name) for name in ("sample", "annotations", "dataset"))
     clips = os.path.join(sample, "clips")
-    with _step(f"1/5 sample: render {videos} egocentric clips of 60 s with exact truth"), terminal.counter("rendering", videos) as tick:
+    with _step(f"1/6 sample: render {videos} egocentric clips of 60 s with exact truth"), terminal.counter("rendering", videos) as tick:
         write_sample(sample, videos=videos, seed=seed, progress=tick)
-    with _step("2/5 annotate: boxes in, pixel masks out (GrabCut on a local Ray cluster)"):
+    with _step("2/6 annotate: boxes in, pixel masks out (GrabCut on a local Ray cluster)"):
         config = AnnotateConfig()
         plan = plan_from_files(os.path.join(sample, "egotracks.json"), clips, config)
         with terminal.units("annotate") as progress:
             summary = annotate(plan, work, config, progress=progress)
-    with _step("3/5 build: a dataset in the released EgoMask layout"):
+    with _step("3/6 express: sentences that point at each object, from pixels and tracks (no key, no network)"):
+        offline = ExpressConfig(provider="offline")
+        with terminal.answers("express") as progress:
+            express(plan_expressions(work, clips, offline), os.path.join(work, "expressions"), offline, progress=progress)
+    with _step("4/6 build: a dataset in the released EgoMask layout"):
         build(work, clips, dataset)
-    with _step("4/5 score: against the exact truth"):
+    with _step("5/6 score: against the exact truth"):
         scores = score(os.path.join(sample, "truth"), work, "medium")
-    with _step("5/5 report: overlays, contact sheets, timelines"):
+    with _step("6/6 report: overlays, contact sheets, expressions, timelines"):
         page = write_report(work, os.path.join(out, "report.html"), scores=scores)
     table = Table(title="mean over objects, in % (higher is better)")
     for column in ("", "IoU_gold", "IoU_gold_pred"):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+import ray.data
+import ray.exceptions
 
 from egoray.errors import StageError
 
@@ -54,3 +57,17 @@ def pool_size(resources: dict[str, float], *, cpus: float, gpus: float, wanted: 
         )
     fit = int(min(have_cpu / cpus, have_gpu / gpus if gpus else float("inf")))
     return max(1, min(fit, wanted or fit, units))
+
+
+def quiet_data() -> None:
+    """Ray Data prints nothing of its own: the stages tell people what goes on."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def stage_error(error: ray.exceptions.RayError) -> StageError:
+    """What no unit is to blame for (out of memory, no resources, a lost head node), in one line."""
+    reasons = re.findall(r"^\s*([\w.]*(?:Error|Exception): .*)$", str(error), re.MULTILINE) or [type(error).__name__]
+    return StageError(f"the cluster could not go on ({reasons[-1]}); finished units are kept, run the same command again")

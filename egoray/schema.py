@@ -101,7 +101,7 @@ class Masklet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expression:
-    """A sentence that refers to one object of one video."""
+    """A sentence that refers to one object of one video; ``review`` says why a person should look at it, empty for no doubt."""
 
     expression_id: str
     video_id: str
@@ -111,6 +111,7 @@ class Expression:
     source: str
     model: str = ""
     prompt_version: str = ""
+    review: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

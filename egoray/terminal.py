@@ -61,6 +61,35 @@ def counter(what: str, total: int) -> Iterator[Callable[[int], None]]:
 @contextmanager
 def units(stage: str) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Progress of a stage's units: done, failed, frames/s and the time left; a bar on a terminal, a line each 10 s elsewhere."""
+
+    def note(state: dict[str, Any]) -> str:
+        rate = state["frames"] / state["seconds"] if state["seconds"] else 0.0
+        left = (state["total_frames"] - state["frames"]) / rate if rate else 0.0
+        return f"{_counts(state, 'units')}" + (f", {rate:.1f} frames/s, {duration(left)} left" if rate else "")
+
+    with _notes(stage, note) as update:
+        yield update
+
+
+@contextmanager
+def answers(stage: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Progress of a stage that asks a server: objects done and failed, requests and money; shown as `units` does."""
+
+    def note(state: dict[str, Any]) -> str:
+        cost = f", ${state['usd'] + state['usd_unseen']:.4f}" if state["usd"] + state["usd_unseen"] else ""
+        return _counts(state, "objects") + (f", {state['requests']} requests" if state["requests"] else "") + cost
+
+    with _notes(stage, note) as update:
+        yield update
+
+
+def _counts(state: dict[str, Any], what: str) -> str:
+    return f"{state['done'] + state['failed']}/{state['total']} {what}, {state['failed']} failed"
+
+
+@contextmanager
+def _notes(stage: str, note: Callable[[dict[str, Any]], str]) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar with a note on a terminal; elsewhere the note as a line each 10 s and at the end."""
     console = Console(stderr=True)
     bar = _bar(console) if console.is_terminal else None
     last = 0.0
@@ -68,19 +97,14 @@ def units(stage: str) -> Iterator[Callable[[dict[str, Any]], None]]:
 
     def update(state: dict[str, Any]) -> None:
         nonlocal last, task
-        finished = state["done"] + state["failed"]
-        rate = state["frames"] / state["seconds"] if state["seconds"] else 0.0
-        left = (state["total_frames"] - state["frames"]) / rate if rate else 0.0
-        note = f"{finished}/{state['total']} units, {state['failed']} failed" + (
-            f", {rate:.1f} frames/s, {duration(left)} left" if rate else ""
-        )
+        over = state["done"] + state["failed"]
         if bar:
             if task is None:
-                task = bar.add_task(stage, total=state["total"], note=note)
-            bar.update(task, completed=finished, note=note)
-        elif time.monotonic() - last > LOG_EVERY_S or finished == state["total"]:
+                task = bar.add_task(stage, total=state["total"], note=note(state))
+            bar.update(task, completed=over, note=note(state))
+        elif time.monotonic() - last > LOG_EVERY_S or over == state["total"]:
             last = time.monotonic()
-            print(f"{stage}: {note}", file=sys.stderr, flush=True)
+            print(f"{stage}: {note(state)}", file=sys.stderr, flush=True)
 
     if bar:
         with bar:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from egoray.cli import main
-from egoray.config import AnnotateConfig, load
+from egoray.config import AnnotateConfig, ExpressConfig, load
 from support import release
 
 
@@ -83,9 +83,9 @@ def test_an_out_folder_that_cannot_be_written_is_one_line(clips, tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_the_jobs_settings_are_the_stages_own():
-    values = load(AnnotateConfig, str(Path(__file__).parents[1] / "jobs" / "annotate.yaml"))
-    assert values == AnnotateConfig()
+@pytest.mark.parametrize(("stage", "config"), [("annotate", AnnotateConfig), ("express", ExpressConfig)])
+def test_the_jobs_settings_are_the_stages_own(stage, config):
+    assert load(config, str(Path(__file__).parents[1] / "jobs" / f"{stage}.yaml")) == config()
 
 
 def test_help_is_quick():

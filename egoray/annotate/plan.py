@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -98,7 +97,7 @@ def make_plan(tracks: TracksFile, videos_dir: str, config: AnnotateConfig) -> Pl
             objects.append((track, trajectories))
             split += trajectories
         by_object = {track.object_id: track for track in fitted}
-        salt = fingerprint([config.fingerprint_fields(), _digest(result.uri), [to_row(track) for track in fitted]])
+        salt = fingerprint([config.fingerprint_fields(), video.digest(result.uri), [to_row(track) for track in fitted]])
         for shard in plan_shards(result, split, max_frames=config.max_shard_frames, salt=salt):
             shards.append(shard)
             boxes[shard.shard_id] = {(t.object_id, t.start): trajectory_boxes(by_object[t.object_id], t) for t in shard.trajectories}
@@ -158,17 +157,6 @@ def _fit(track: ObjectTrack, info: VideoInfo, repairs: dict[str, int]) -> Object
     if lost := len(track.boxes) - len(kept):
         repairs["box past the clip's end"] = repairs.get("box past the clip's end", 0) + lost
     return ObjectTrack(video_id=track.video_id, object_id=track.object_id, title=track.title, boxes=inside, size_hw=size_hw)
-
-
-def _digest(uri: str) -> str:
-    """A digest of the clip's size and its two ends (of the names and sizes for a folder of images): moving it changes nothing."""
-    if os.path.isdir(uri):
-        return fingerprint(sorted((e.name, e.stat().st_size) for e in os.scandir(uri)))
-    size = os.path.getsize(uri)
-    with open(uri, "rb") as stream:
-        head = stream.read(65536)
-        stream.seek(max(0, size - 65536))
-        return hashlib.sha256(head + stream.read() + str(size).encode()).hexdigest()
 
 
 def _failure(unit: str, error: Exception) -> FailureRow:

@@ -7,9 +7,7 @@ come back. Ray restarts dead actors and retries their shard; a count of starts o
 
 from __future__ import annotations
 
-import logging
 import os
-import re
 import resource
 import sys
 import time
@@ -26,10 +24,20 @@ from egoray.annotate.plan import Plan, limited, pack, shard_frames, unpack
 from egoray.config import AnnotateConfig
 from egoray.core import video
 from egoray.core.storage import Folder
-from egoray.core.workfolder import MASKLETS, fingerprint, write_failure, write_objects, write_videos
+from egoray.core.workfolder import (
+    MASKLETS,
+    drop_stale,
+    fingerprint,
+    finish_attempt,
+    finished,
+    start_attempt,
+    write_failure,
+    write_objects,
+    write_videos,
+)
 from egoray.errors import ConfigError, EgorayError, ModelError, StageError
 from egoray.models.base import VideoTracker
-from egoray.ray_cluster import connected, pool_size
+from egoray.ray_cluster import connected, pool_size, quiet_data, stage_error
 from egoray.schema import FailureRow
 
 Builder = Callable[..., VideoTracker]
@@ -74,7 +82,7 @@ class AnnotateShard:
             return status | {"error": type(self.unusable).__name__, "message": str(self.unusable), "fatal": True}
         attempt = 0
         try:
-            attempt = self._start(shard.shard_id)
+            attempt = start_attempt(self.out, shard.shard_id, self.run_id)
             if attempt > self.config.max_attempts:
                 raise StageError(
                     f"{shard.uri}, frames {shard.start} to {shard.stop - 1}: its actor died in each of {attempt - 1} attempts; "
@@ -97,20 +105,9 @@ class AnnotateShard:
                 stage="annotate", unit=unit, error=status["error"], message=status["message"], attempt=attempt, retryable=True
             )
             write_failure(self.out, shard.shard_id, failure)
-        self._finish(shard.shard_id)
+        finish_attempt(self.out, shard.shard_id, self.run_id)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return status | {"seconds": time.monotonic() - started, "peak_rss_mb": round(peak_mb, 1)}
-
-    def _start(self, unit: str) -> int:
-        """Note on disk that the unit is being started, before it can do harm; which start of this run it is, from 1."""
-        starts = self.out / "attempts"
-        name = f"{unit}.{self.run_id}"
-        attempt = int(starts.read_bytes(name)) + 1 if starts.exists(name) else 1
-        starts.write_bytes(name, str(attempt).encode())
-        return attempt
-
-    def _finish(self, unit: str) -> None:
-        (self.out / "attempts").delete(f"{unit}.{self.run_id}")
 
 
 def annotate(
@@ -143,9 +140,9 @@ def annotate(
     folder = Folder(out)
     shards = limited(plan, limit)
     _record_run(folder, plan, config)
-    _drop_stale(folder, plan, retry_failed)
-    present = _names(folder / "masklets")
-    given_up = _names(folder / "failures")
+    drop_stale(folder, folder / "masklets", {shard.shard_id for shard in plan.shards}, plan.failures, retry_failed)
+    present = finished(folder / "masklets")
+    given_up = finished(folder / "failures")
     todo = [shard for shard in shards if shard.shard_id not in present | given_up]
     total = {"total": len(shards) + len(plan.failures), "total_frames": sum(len(shard_frames(s)) for s in todo)}
     tally = {"done": sum(s.shard_id in present for s in shards), "failed": len(plan.failures), "frames": 0}
@@ -170,8 +167,8 @@ def annotate(
         "stage": "annotate",
         "model": config.model,
         "expected": total["total"],
-        "done": len(_names(folder / "masklets") & {s.shard_id for s in shards}),
-        "failed": len(plan.failures) + len((_names(folder / "failures") - _names(folder / "masklets")) & {s.shard_id for s in shards}),
+        "done": len(finished(folder / "masklets") & {s.shard_id for s in shards}),
+        "failed": len(plan.failures) + len((finished(folder / "failures") - finished(folder / "masklets")) & {s.shard_id for s in shards}),
         "skipped": skipped,
         "seconds": round(time.monotonic() - started, 3),
         "frames": tally["frames"],
@@ -194,10 +191,7 @@ def _statuses(rows: list[dict[str, str]], out: str, config: AnnotateConfig, buil
     with connected() as resources:
         gpus = config.gpus_per_worker if entry.uses_gpu and resources.get("GPU", 0) else 0.0
         size = pool_size(resources, cpus=config.cpus_per_worker, gpus=gpus, wanted=config.workers, units=len(rows))
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        quiet_data()
         # The order in which shards finish is the order in which they are reported: nobody waits for a slow one.
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             AnnotateShard,
@@ -210,17 +204,12 @@ def _statuses(rows: list[dict[str, str]], out: str, config: AnnotateConfig, buil
         )
         try:
             yield from dataset.iter_rows()
-        except ray.exceptions.RayError as error:  # not a unit's own fault: out of memory, no resources, a lost head node
-            reasons = re.findall(r"^\s*([\w.]*(?:Error|Exception): .*)$", str(error), re.MULTILINE) or [type(error).__name__]
-            raise StageError(f"the cluster could not go on ({reasons[-1]}); finished units are kept, run the same command again") from error
+        except ray.exceptions.RayError as error:
+            raise stage_error(error) from error
 
 
 def _now() -> str:
     return f"-{time.time_ns():x}"
-
-
-def _names(folder: Folder) -> set[str]:
-    return {name.removesuffix(".parquet") for name in folder.names(".parquet")}
 
 
 def _record_run(folder: Folder, plan: Plan, config: AnnotateConfig) -> None:
@@ -237,23 +226,6 @@ def _record_run(folder: Folder, plan: Plan, config: AnnotateConfig) -> None:
     )
     write_videos(folder, plan.videos)
     write_objects(folder, plan.objects)
-
-
-def _drop_stale(folder: Folder, plan: Plan, retry_failed: bool) -> None:
-    """Remove results of shards that a changed config or input has replaced, torn writes, and failures to be tried again."""
-    current = {shard.shard_id for shard in plan.shards}
-    for part in ("masklets", "failures", "attempts", "videos", "objects"):
-        (folder / part).sweep()
-    for stale in _names(folder / "masklets") - current:
-        (folder / "masklets").delete(f"{stale}.parquet")
-    finished = _names(folder / "masklets")
-    for unit in _names(folder / "failures"):
-        if unit not in current or unit in finished or retry_failed:
-            (folder / "failures").delete(f"{unit}.parquet")
-    for start in (folder / "attempts").names():
-        (folder / "attempts").delete(start)
-    for failure in plan.failures:
-        write_failure(folder, "plan-" + fingerprint([failure.unit, failure.error])[:16], failure)
 
 
 def _set_threads(threads: int) -> None:

@@ -1,7 +1,7 @@
 """A stage's output folder: its Parquet tables, its failures, its run record, and what a rerun may reuse.
 
 Layout under OUT (a local path or s3://, gs://): ``run.json`` (config, versions, fingerprint), ``videos/``, ``objects/``,
-``masklets/``, ``failures/`` (Parquet), ``summary.json``.
+``masklets/``, ``failures/`` (Parquet), ``summary.json``; ``expressions/`` is a work folder of its own inside.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import pyarrow as pa
 
 from egoray.core.storage import Folder
 from egoray.errors import ConfigError
-from egoray.schema import FailureRow, Masklet, MaskRLE, ObjectTrack, Trajectory, VideoInfo, to_row
+from egoray.schema import Expression, FailureRow, Masklet, MaskRLE, ObjectTrack, Trajectory, VideoInfo, to_row
 
 _BOX = pa.list_(pa.float32(), 4)
 MASKLETS = pa.schema(
@@ -57,6 +58,7 @@ OBJECTS = pa.schema(
         ("trajectories", pa.list_(_TRAJECTORY)),
     ]
 )
+EXPRESSIONS = pa.schema([(field.name, pa.string()) for field in fields(Expression)])
 FAILURES = pa.schema(
     [
         ("stage", pa.string()),
@@ -162,3 +164,61 @@ def read_failures(out: Folder) -> Iterator[FailureRow]:
     """The units lost so far, in the order of their file names."""
     for row in (out / "failures").read_rows():
         yield FailureRow(**row)
+
+
+def write_expressions(out: Folder, name: str, expressions: Sequence[Expression]) -> None:
+    """The sentences of one object as ``<name>.parquet``."""
+    out.write_rows(f"{name}.parquet", [to_row(e) for e in expressions], EXPRESSIONS)
+
+
+def read_expressions(out: Folder) -> dict[tuple[str, str], list[Expression]] | None:
+    """The sentences in ``out/expressions`` by (video_id, object_id), in the order of their ids; None where none were made."""
+    folder = out / "expressions"
+    if not folder.names(".parquet"):
+        return None
+    found: dict[tuple[str, str], list[Expression]] = {}
+    for row in folder.read_rows():
+        found.setdefault((row["video_id"], row["object_id"]), []).append(Expression(**row))
+    return {key: sorted(found[key], key=lambda e: e.expression_id) for key in sorted(found)}
+
+
+def finished(folder: Folder) -> set[str]:
+    """The ids of the units that have a Parquet file in the folder."""
+    return {name.removesuffix(".parquet") for name in folder.names(".parquet")}
+
+
+def start_attempt(out: Folder, unit: str, run_id: str) -> int:
+    """Note on disk that the unit is being started, before it can do harm; which start of this run it is, from 1."""
+    starts, name = out / "attempts", f"{unit}.{run_id}"
+    attempt = int(starts.read_bytes(name)) + 1 if starts.exists(name) else 1
+    starts.write_bytes(name, str(attempt).encode())
+    return attempt
+
+
+def finish_attempt(out: Folder, unit: str, run_id: str) -> None:
+    """The unit has left as a result or a failure: forget its starts."""
+    (out / "attempts").delete(f"{unit}.{run_id}")
+
+
+def drop_stale(out: Folder, results: Folder, current: set[str], planned: Sequence[FailureRow], retry_failed: bool) -> None:
+    """Before a run: remove results of units that a changed config or input has replaced, torn writes, and failures to be tried again.
+
+    Args:
+        out: the work folder.
+        results: where each finished unit has its file.
+        current: ids of the units there are now.
+        planned: units lost before any started; their rows are written anew.
+        retry_failed: forget the units that earlier runs gave up.
+    """
+    for folder in (results, *(out / part for part in ("failures", "attempts", "videos", "objects"))):
+        folder.sweep()
+    for stale in finished(results) - current:
+        results.delete(f"{stale}.parquet")
+    done = finished(results)
+    for unit in finished(out / "failures"):
+        if unit not in current or unit in done or retry_failed:
+            (out / "failures").delete(f"{unit}.parquet")
+    for start in (out / "attempts").names():
+        (out / "attempts").delete(start)
+    for failure in planned:
+        write_failure(out, "plan-" + fingerprint([failure.unit, failure.error])[:16], failure)

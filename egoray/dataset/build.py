@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import cv2
@@ -12,7 +12,7 @@ import cv2
 from egoray.core.masks import area
 from egoray.core.storage import Folder
 from egoray.core.video import read_frames
-from egoray.core.workfolder import read_masklets, read_objects, read_videos
+from egoray.core.workfolder import read_expressions, read_masklets, read_objects, read_videos
 from egoray.errors import FormatError
 from egoray.formats.egomask import BenchmarkObject, BenchmarkVideo, clip_of, frame_name, write_benchmark
 from egoray.schema import Expression, MaskRLE, ObjectTrack, Tier, VideoInfo
@@ -45,7 +45,7 @@ def build(annotations: str, videos: str, out: str, *, tier: str = "medium") -> d
     """
     source, target = Folder(annotations), Folder(out)
     infos, masklets = read_videos(source), read_masklets(source)
-    expressions = _expressions(source)
+    expressions = read_expressions(source)
     left_out: list[str] = []
     objects: dict[str, list[tuple[ObjectTrack, dict[str, MaskRLE]]]] = {}
     for track, _ in read_objects(source):
@@ -102,17 +102,6 @@ def _write_frames(folder: Folder, video: VideoInfo, path: str) -> None:
     for native, rgb in read_frames(path, [frame * video.stride for frame in _kept_frames(video)]):
         encoded = cv2.imencode(".jpg", rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1]
         folder.write_bytes(f"{frame_name(native // video.stride)}.jpg", encoded.tobytes())
-
-
-def _expressions(source: Folder) -> dict[tuple[str, str], Sequence[Expression]] | None:
-    """The expressions of each object by (video_id, object_id), in the order of their ids; None where none were made."""
-    folder = source / "expressions"
-    if not folder.names(".parquet"):
-        return None
-    found: dict[tuple[str, str], list[Expression]] = {}
-    for row in folder.read_rows():
-        found.setdefault((row["video_id"], row["object_id"]), []).append(Expression(**row))
-    return {key: sorted(group, key=lambda e: e.expression_id) for key, group in found.items()}
 
 
 def _title(track: ObjectTrack) -> Expression:

@@ -17,6 +17,7 @@ from egoray.core.storage import Folder
 from egoray.core.video import Image
 from egoray.core.workfolder import read_failures, read_masklets, read_objects, read_videos
 from egoray.errors import EgorayError
+from egoray.report.expressions import Rows, expression_rows
 from egoray.report.figures import presence_timeline, runs, score_bars
 from egoray.report.overlays import contact_sheet, overlay_frames, palette, tiles, write_overlay
 from egoray.schema import Masklet, ObjectTrack, Trajectory, VideoInfo
@@ -60,10 +61,11 @@ def write_report(
     for track, trajectories in read_objects(source):
         nothing = Masklet(video_id=track.video_id, object_id=track.object_id, masks={})
         objects[track.video_id].append((track, trajectories, masklets.get((track.video_id, track.object_id), nothing)))
+    told = expression_rows(source)
     budget = _EMBEDDED_BYTES
     clips = []
     for video_id in sorted(videos)[:max_clips]:
-        clip, embedded = _clip(videos[video_id], objects[video_id], target, budget)
+        clip, embedded = _clip(videos[video_id], objects[video_id], told, target, budget)
         clips.append(clip)
         budget -= embedded
     page = Environment(loader=PackageLoader("egoray", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -125,7 +127,9 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
 
-def _clip(video: VideoInfo, found: Sequence[Annotated], target: Folder, budget: int) -> tuple[dict[str, Any], int]:
+def _clip(
+    video: VideoInfo, found: Sequence[Annotated], told: Mapping[tuple[str, str], Rows], target: Folder, budget: int
+) -> tuple[dict[str, Any], int]:
     """A clip's section, and how many bytes of video it embeds; its pictures are written beside the page."""
     fps = video.fps / video.stride
     titles = {track.object_id: track.title for track, _, _ in found}
@@ -147,7 +151,8 @@ def _clip(video: VideoInfo, found: Sequence[Annotated], target: Folder, budget: 
         if len(data) <= budget:
             section["src"], embedded = _data_uri("video/mp4", data), len(data)
         for track, trajectories, masklet in found:
-            section["objects"].append(_object(video, track, trajectories, masklet, colours[track.object_id], target))
+            shown = _object(video, track, trajectories, masklet, colours[track.object_id], target)
+            section["objects"].append(shown | {"expressions": told.get((video.video_id, track.object_id), ())})
     except EgorayError as error:
         section["problem"] = str(error)
     return section, embedded

@@ -47,9 +47,10 @@ def write_annotated(folder: Path, *, clips: int = 2, titles: tuple[str, ...] = (
     (folder / "clips").mkdir(parents=True)
     work = Folder(str(folder / "work"))
     videos, objects = [], []
-    for video_id in (f"clip-{i}" for i in range(clips)):
+    for index in range(clips):
+        video_id = f"clip-{index}"
         path = folder / "clips" / f"{video_id}.mp4"
-        write_clip(path, NUM_FRAMES, len(titles))
+        write_clip(path, NUM_FRAMES, len(titles), seed=7 + index)
         videos.append(
             VideoInfo(
                 video_id=video_id,

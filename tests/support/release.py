@@ -21,10 +21,10 @@ def disc(frame: int, number: int, size_hw: tuple[int, int] = SIZE_HW) -> tuple[n
     return mask, [float(cols[0]), float(rows[0]), float(cols[-1] - cols[0] + 1), float(rows[-1] - rows[0] + 1)]
 
 
-def write_clip(path: Path, num_frames: int, objects: int, size_hw: tuple[int, int] = SIZE_HW) -> None:
+def write_clip(path: Path, num_frames: int, objects: int, size_hw: tuple[int, int] = SIZE_HW, seed: int = 7) -> None:
     """An H.264 clip of ``num_frames`` annotation frames (six native ones each) with red, green, blue discs on grey noise."""
     colours = [(220, 40, 40), (40, 200, 60), (50, 70, 230)]
-    ground = np.random.default_rng(7).integers(90, 150, (*size_hw, 3), dtype=np.uint8)
+    ground = np.random.default_rng(seed).integers(90, 150, (*size_hw, 3), dtype=np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"crf": "12", "preset": "ultrafast", "g": "30"})
         stream.height, stream.width, stream.pix_fmt = *size_hw, "yuv420p"
