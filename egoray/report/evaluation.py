@@ -71,6 +71,7 @@ def write_evaluation_report(evaluation: str, out: str, *, title: str = "Evaluati
         raise FormatError(f"{evaluation}: holds no {missing[0]}; give the --out folder of a finished `egoray evaluate`")
     summary, run = source.read_json("summary.json"), source.read_json("run.json")
     rows = list(source.read_rows(names=["rows.parquet"]))
+    metrics = summary["metrics"]  # JSON sorts its keys; the table's columns have the order to show
     answers, problems = _answers(rows, run)
     shown = sorted((a for a in answers if a.row.get(MAIN_METRIC) is not None), key=_worst_first)[:max_sequences]
     folder_uri, _, name = os.fspath(out).rpartition("/")
@@ -80,7 +81,7 @@ def write_evaluation_report(evaluation: str, out: str, *, title: str = "Evaluati
         source=source.uri,
         run=run,
         facts=_facts(summary, run),
-        metrics=[(metric, percent(value)) for metric, value in summary["metrics"].items()],
+        metrics=[(column, percent(metrics[column])) for column in (rows[0] if rows else metrics) if column in metrics],
         table=_main_table(rows),
         tiers=_bars(((f"{tier} ({len(found)})", _mean(found, MAIN_METRIC)) for tier, found in _by_tier(rows).items()), "By split"),
         ablations=_ablations(rows, answers),

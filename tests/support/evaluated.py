@@ -93,7 +93,13 @@ def write_rows(out: Path, rows: list[dict[str, Any]]) -> str:
 
 
 def write_evaluated(
-    folder: Path, *, split: str = "long", answers: tuple[str, ...] = ANSWERS, videos: int = 2, seconds: float = 20, size=(90, 160)
+    folder: Path,
+    *,
+    split: str = "long",
+    answers: tuple[str, ...] = ANSWERS,
+    videos: int = 2,
+    seconds: float = 10,
+    size: tuple[int, int] = (72, 128),
 ) -> str:
     """``folder/truth``, ``folder/predictions`` with the kinds of answers in turn, and ``folder/evaluation``, whose path is returned."""
     write_sample(folder, videos=videos, seed=3, seconds=seconds, size_hw=size, tier="long", workers=1)
