@@ -125,8 +125,7 @@ def _show(value: Any) -> str:
 def evaluation(summary: dict[str, Any]) -> None:
     """Print an evaluation's summary on stderr: every metric times 100, and by slice the four that explain most."""
     console = Console(stderr=True)
-    table = Table(title=f"{summary['split']}: {summary['num_expressions']:,} expressions", title_justify="left")
-    table.add_column("metric")
+    table = Table("metric", title=f"{summary['split']}: {summary['num_expressions']:,} expressions", title_justify="left")
     table.add_column("mean × 100", justify="right")
     for metric, value in summary["metrics"].items():
         table.add_row(metric, _percent(value))
@@ -134,14 +133,15 @@ def evaluation(summary: dict[str, Any]) -> None:
     if not summary.get("slices"):
         return
     shown = [metric for metric in ("IoU_gold_pred", "IoU_gold", "J&F", "T_recall") if metric in summary["metrics"]]
-    table = Table("slice", "value")
-    for heading in ("n", *shown):
+    table = Table("slice")
+    for heading in shown:
         table.add_column(heading, justify="right")
-    for name, values in summary["slices"].items():
-        for value, means in values.items():
-            table.add_row(name.replace("_", " "), str(value), str(means["num"]), *(_percent(means.get(metric)) for metric in shown))
-            name = ""
-        table.add_section()
+    last = ""
+    for name, means in summary["slices"].items():
+        if last and name.split()[0] != last:
+            table.add_section()
+        last = name.split()[0]
+        table.add_row(name, *(_percent(means.get(metric)) for metric in shown))
     console.print(table)
 
 

@@ -47,12 +47,14 @@ def compare(
 
     Raises:
         ConfigError: for an unknown metric.
-        FormatError: if a folder holds no evaluation, or the two have no expression in common or scored other frames or
-            sentences under the same ids.
+        FormatError: if a folder holds no evaluation, or the two have no expression in common, were scored by different rules,
+            or asked for other frames or sentences under the same ids.
     """
     if metric not in METRICS:
         raise ConfigError(f"--metric {metric}: unknown; known are {', '.join(METRICS)}")
     before, after = _rows(a), _rows(b)
+    if _compat(a) != _compat(b):
+        raise FormatError(f"{a} and {b} were scored by different rules; evaluate both with --official-compat, or both without")
     pairs = [(row, after[key]) for key, row in before.items() if key in after]
     if not pairs:
         raise FormatError(f"{a} and {b} have no expression in common; compare two evaluations of the same dataset and split")
@@ -155,6 +157,11 @@ def _rows(folder: str) -> dict[Key, Row]:
             raise FormatError(f"{folder}/rows.parquet: lists {'/'.join(_key(row))} twice")
         rows[_key(row)] = row
     return rows
+
+
+def _compat(folder: str) -> bool:
+    source = Folder(folder)
+    return source.exists("run.json") and bool(source.read_json("run.json").get("config", {}).get("official_compat"))
 
 
 def _key(row: Row) -> Key:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from egoray.core.masks import area
 from egoray.core.storage import Folder
 from egoray.errors import EgorayError, FormatError
 from egoray.formats.egomask import TIERS, images_dir, read_gold, read_items, read_prediction
-from egoray.report.failures import FAILURES, Verdict, dominant, verdicts
+from egoray.report.failures import FAILURES, RIGHT_FROM, Verdict, dominant, verdicts
 from egoray.report.figures import answer_timeline, runs, score_bars, share_bar
 from egoray.report.html import jpeg_uri, percent, render
 from egoray.report.overlays import closeup
@@ -69,9 +70,9 @@ def write_evaluation_report(evaluation: str, out: str, *, title: str = "Evaluati
     source = Folder(evaluation)
     if missing := [name for name in ("summary.json", "rows.parquet", "run.json") if not source.exists(name)]:
         raise FormatError(f"{evaluation}: holds no {missing[0]}; give the --out folder of a finished `egoray evaluate`")
-    summary, run = source.read_json("summary.json"), source.read_json("run.json")
+    summary, run = source.read_json("summary.json"), source.read_json("run.json")["config"]
     rows = list(source.read_rows(names=["rows.parquet"]))
-    metrics = summary["metrics"]  # JSON sorts its keys; the table's columns have the order to show
+    metrics = summary["metrics"] | summary.get("more_metrics", {})  # JSON sorts its keys; the table's columns have the order to show
     answers, problems = _answers(rows, run)
     shown = sorted((a for a in answers if a.row.get(MAIN_METRIC) is not None), key=_worst_first)[:max_sequences]
     folder_uri, _, name = os.fspath(out).rpartition("/")
@@ -128,7 +129,7 @@ def _facts(summary: Mapping[str, Any], run: Mapping[str, Any]) -> list[tuple[str
     """The figures on top of the page: name and value."""
     metrics = summary["metrics"]
     facts = [("split", summary["split"]), ("expressions", f"{summary['num_expressions']:,}")]
-    facts += [(metric, percent(metrics[metric])) for metric in (MAIN_METRIC, "IoU_gold", "J&F", "T_recall") if metric in metrics]
+    facts += [(metric, percent(metrics.get(metric))) for metric in (MAIN_METRIC, "IoU_gold", "J&F", "T_recall")]
     try:
         speed = Folder(run["predictions"]).read_json("summary.json").get("frames_per_s")
     except (EgorayError, AttributeError):  # predictions made elsewhere record none
@@ -185,13 +186,17 @@ def _ablations(rows: Sequence[Mapping[str, Any]], answers: Sequence[_Answer]) ->
 
 
 def _slices(summary: Mapping[str, Any]) -> list[tuple[str, Markup]]:
-    return [
-        (
-            name.replace("_", " "),
-            _bars(((f"{value} ({found['num']:,})", found.get(MAIN_METRIC)) for value, found in values.items()), f"By {name}"),
-        )
-        for name, values in summary.get("slices", {}).items()
-    ]
+    """Bars by kind of slice: the first word of a slice's name, as in "area under 0.5 %"; smaller values first."""
+    kinds: dict[str, list[tuple[str, float | None]]] = {}
+    for name, means in summary.get("slices", {}).items():
+        kind, _, value = name.partition(" ")
+        kinds.setdefault(kind, []).append((value, means.get(MAIN_METRIC)))
+    return [(kind, _bars(sorted(values, key=_size_order), kind)) for kind, values in kinds.items()]
+
+
+def _size_order(value: tuple[str, float | None]) -> tuple[bool, float, str]:
+    number = re.search(r"[\d.]+", value[0])
+    return (not value[0].startswith("under"), float(number[0]) if number else 0.0, value[0])
 
 
 def _failures(answers: Sequence[_Answer]) -> dict[str, Any]:
@@ -201,7 +206,7 @@ def _failures(answers: Sequence[_Answer]) -> dict[str, Any]:
     rows = [
         {
             "kind": kind,
-            "definition": FAILURES.get(kind, "both are there, with an IoU of 0.5 or more"),
+            "definition": FAILURES.get(kind, f"both are there, with an IoU of {RIGHT_FROM:g} or more"),
             "frames": f"{frames[kind]:,}",
             "share": f"{100 * frames[kind] / at_stake:.1f} %" if at_stake else "–",
             "expressions": f"{mostly[kind]:,}",

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from egoray.core.masks import area, iou
 from egoray.schema import MaskRLE
 
-RIGHT_FROM = 0.5
-"""IoU from which a frame is right, the field's usual hit."""
+RIGHT_FROM = 0.75
+"""IoU from which a frame is right; below it the outline is off."""
 
 OTHER_OBJECT_BELOW = 0.1
 """IoU below which the predicted mask is taken to lie on something else."""

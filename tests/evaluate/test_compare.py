@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from egoray.cli import main
+from egoray.core.storage import Folder
 from egoray.errors import ConfigError, FormatError
 from egoray.evaluate.compare import compare, paired_intervals
 from support.evaluated import write_rows
@@ -123,6 +124,10 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         compare(a, write_rows(tmp_path / "d", rows * 2))
     with pytest.raises(FormatError, match="finished `egoray evaluate`"):
         compare(a, str(tmp_path / "nowhere"))
+    other = write_rows(tmp_path / "e", rows)
+    Folder(other).write_json("run.json", {"config": {"official_compat": True}})
+    with pytest.raises(FormatError, match="different rules"):
+        compare(a, other)
     with pytest.raises(ConfigError, match="--metric magic"):
         compare(a, a, metric="magic")
 

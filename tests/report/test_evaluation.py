@@ -69,7 +69,7 @@ def copied(work: Path, tmp_path: Path) -> Path:
     shutil.copytree(work.parent, tmp_path / "copy", ignore=shutil.ignore_patterns("clips"))
     folder = Folder(str(tmp_path / "copy" / "evaluation"))
     places = {name: str(tmp_path / "copy" / part) for name, part in (("dataset", "truth"), ("predictions", "predictions"))}
-    folder.write_json("run.json", folder.read_json("run.json") | places)
+    folder.write_json("run.json", {"config": folder.read_json("run.json")["config"] | places})
     return tmp_path / "copy"
 
 

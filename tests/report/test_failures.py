@@ -21,8 +21,8 @@ def strip(start: int, stop: int) -> MaskRLE:
     ("gold", "predicted", "kind", "overlap"),
     [
         (strip(0, 10), strip(0, 10), "right", 1.0),
-        (strip(0, 10), strip(0, 20), "right", 0.5),
-        (strip(0, 10), strip(0, 21), "boundary", 10 / 21),
+        (strip(0, 30), strip(0, 40), "right", 0.75),
+        (strip(0, 29), strip(0, 40), "boundary", 29 / 40),
         (strip(0, 1), strip(0, 10), "boundary", 0.1),
         (strip(0, 1), strip(0, 11), "wrong object", 1 / 11),
         (strip(0, 10), strip(20, 30), "wrong object", 0.0),

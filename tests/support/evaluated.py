@@ -55,7 +55,7 @@ def measure(item: GroundingItem, gold: dict[str, MaskRLE], predicted: dict[str, 
         "F": j,
         "J&F": j,
         "detection_flag": float(bool(both)),
-        "object_area": float(np.mean(areas)),
+        "gold_area": float(np.mean(areas)),
         "presence": len(gold) / len(item.frame_names),
         "num_frames": len(item.frame_names),
         "num_gold": len(gold),
@@ -70,14 +70,13 @@ def write_evaluation(out: Path, dataset: str, predictions: str, split: str) -> s
     for item in read_items(dataset, split):
         rows.append(measure(item, read_gold(dataset, item), read_prediction(predictions, split, item) or {}))
     write_rows(out, rows)
-    small = [row["object_area"] < 0.01 for row in rows]
-    slices: dict[str, Any] = {"object_area": {}}
-    for name, wanted in (("below 1 %", True), ("1 % and more", False)):
-        if any(chosen := [row for row, is_small in zip(rows, small, strict=True) if is_small == wanted]):
-            slices["object_area"][name] = {"num": len(chosen), **means(chosen)}
+    areas = {"area under 1 %": [], "area 1 % and over": []}
+    for row in rows:
+        areas["area under 1 %" if row["gold_area"] < 0.01 else "area 1 % and over"].append(row)
+    slices = {name: means(found) for name, found in areas.items() if found}
     summary = {"split": split, "num_expressions": len(rows), "metrics": means(rows), "slices": slices}
     Folder(out).write_json("summary.json", summary)
-    Folder(out).write_json("run.json", {"dataset": dataset, "predictions": predictions, "split": split})
+    Folder(out).write_json("run.json", {"config": {"dataset": dataset, "predictions": predictions, "split": split}})
     return os.fspath(out)
 
 
