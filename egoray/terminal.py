@@ -21,6 +21,7 @@ from egoray.errors import ConfigError
 
 LOG_EVERY_S = 10.0
 SHOWN_FAILURES = 10
+FEW_CLIPS = 10
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -163,6 +164,8 @@ def comparison(result: dict[str, Any]) -> None:
                 change = f"{100 * row['difference']:+.1f}{'*' if marked else ' '}"
                 table.add_row(metric, str(row["num"]), _percent(row["a"]), _percent(row["b"]), change, interval)
         console.print(table)
+        if found["num_clips"] < FEW_CLIPS:
+            console.print(f"{found['num_clips']} clips are few: the intervals are rough, and narrower than they should be")
     if not result["changed"]:
         return console.print(f"no expression changed in {result['metric']}")
     table = Table(title=f"changed most in {result['metric']}", title_justify="left")

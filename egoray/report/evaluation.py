@@ -41,13 +41,16 @@ COLOURS = {"right": "#009E73", "boundary": "#F0E442", "wrong object": "#D55E00",
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """An expression with its row of scores, its masks on both sides and a verdict a frame."""
+    """An expression with its row of scores and a verdict a frame; its masks are read again for the few that are shown."""
 
     row: Mapping[str, Any]
     item: GroundingItem
-    gold: Mapping[str, MaskRLE]
-    predicted: Mapping[str, MaskRLE]
     found: Sequence[Verdict]
+
+    @property
+    def visible(self) -> list[int]:
+        """The frames where the truth shows the object, by index."""
+        return [i for i, verdict in enumerate(self.found) if verdict.kind not in ("absent", "hallucinated")]
 
 
 def write_evaluation_report(evaluation: str, out: str, *, title: str = "Evaluation report", max_sequences: int = 12) -> str:
@@ -89,7 +92,7 @@ def write_evaluation_report(evaluation: str, out: str, *, title: str = "Evaluati
         ablation_metrics=_ABLATION_METRICS,
         slices=_slices(summary),
         failures=_failures(answers) if answers else None,
-        sequences=[_sequence(answer, run["dataset"]) for answer in shown],
+        sequences=[_sequence(answer, run) for answer in shown],
         num_expressions=len(rows),
         problems=problems,
         colours=COLOURS,
@@ -112,12 +115,16 @@ def _answers(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> tuple
         try:
             if item is None:
                 raise FormatError(f"{run['dataset']}: no longer asks {row['video_id']}/{row['expression_id']}")
-            gold = read_gold(run["dataset"], item)
-            predicted = read_prediction(run["predictions"], run["split"], item) or {}
-            answers.append(_Answer(row, item, gold, predicted, verdicts(gold, predicted, item.frame_names)))
+            gold, predicted = _masks(item, run)
+            answers.append(_Answer(row, item, verdicts(gold, predicted, item.frame_names)))
         except (EgorayError, ValueError) as error:  # a ValueError: masks of two sizes
             problems.append(str(error))
     return answers, problems
+
+
+def _masks(item: GroundingItem, run: Mapping[str, Any]) -> tuple[dict[str, MaskRLE], dict[str, MaskRLE]]:
+    """The true and the predicted masks of a question."""
+    return read_gold(run["dataset"], item), read_prediction(run["predictions"], run["split"], item) or {}
 
 
 def _worst_first(answer: _Answer) -> tuple[float, int, str, str]:
@@ -161,9 +168,10 @@ def _ablations(rows: Sequence[Mapping[str, Any]], answers: Sequence[_Answer]) ->
     """Title, note, and groups of expressions (name, how many, means), where the run has both sides of the question."""
     detected = [row for row in rows if row.get("detection_flag")]
     others = [row for row in rows if row.get("detection_flag") == 0]
-    early, late = [], []
+    early: list[Mapping[str, Any]] = []
+    late: list[Mapping[str, Any]] = []
     for answer in answers:
-        (early if any(frame in answer.gold for frame in answer.item.frame_names[:_FIRST_FRAMES]) else late).append(answer.row)
+        (early if any(i < _FIRST_FRAMES for i in answer.visible) else late).append(answer.row)
     questions = [
         (
             "Initialisation: where the tracker was started",
@@ -217,17 +225,18 @@ def _failures(answers: Sequence[_Answer]) -> dict[str, Any]:
     return {"rows": rows, "bar": Markup(bar), "num_absent": f"{frames['absent']:,}"}
 
 
-def _sequence(answer: _Answer, dataset: str) -> dict[str, Any]:
+def _sequence(answer: _Answer, run: Mapping[str, Any]) -> dict[str, Any]:
     """A section of the page: what was asked, the timeline, and stills where the images are at hand."""
     item, row = answer.item, answer.row
     seconds = _frame_s(item)
     parts = [(k, c, runs(i for i, v in enumerate(answer.found) if v.kind == k)) for k, c in COLOURS.items() if k != "missed"]
-    gold = runs(i for i, frame in enumerate(item.frame_names) if frame in answer.gold)
     counts = Counter(verdict.kind for verdict in answer.found)
-    folder = images_dir(dataset, item)
+    folder = images_dir(run["dataset"], item)
+    gold, predicted = _masks(item, run)
     stills = [
-        (f"{i * seconds:g} s, {caption}", _still(os.path.join(folder, f"{item.frame_names[i]}.jpg"), answer, item.frame_names[i]))
-        for i, caption in _telling_frames(answer).items()
+        (f"{i * seconds:g} s, {caption}", _still(os.path.join(folder, f"{frame}.jpg"), gold.get(frame), predicted.get(frame)))
+        for i, caption in _telling_frames(answer, gold, predicted).items()
+        for frame in [item.frame_names[i]]
     ]
     return {
         "text": item.text,
@@ -235,7 +244,7 @@ def _sequence(answer: _Answer, dataset: str) -> dict[str, Any]:
         "mostly": dominant(answer.found),
         "counts": ", ".join(f"{counts[kind]} {kind}" for kind in (*COLOURS, "absent") if counts[kind]),
         "scores": [(metric, percent(row.get(metric))) for metric in (MAIN_METRIC, "IoU_gold", "J&F", "T_recall") if metric in row],
-        "timeline": Markup(answer_timeline(seconds, gold, parts, len(item.frame_names))),
+        "timeline": Markup(answer_timeline(seconds, runs(answer.visible), parts, len(item.frame_names))),
         "stills": [(caption, picture) for caption, picture in stills if picture],
         "num_without_image": sum(not picture for _, picture in stills),
     }
@@ -246,13 +255,13 @@ def _frame_s(item: GroundingItem) -> float:
     return 0.5 if item.frame_names[0].startswith("img") else 1.0
 
 
-def _telling_frames(answer: _Answer) -> dict[int, str]:
+def _telling_frames(answer: _Answer, gold: Mapping[str, MaskRLE], predicted: Mapping[str, MaskRLE]) -> dict[int, str]:
     """At most four frames by index, ascending, with captions: of each kind the one that shows it best."""
     best: dict[str, tuple[float, int]] = {}
     for i, (verdict, frame) in enumerate(zip(answer.found, answer.item.frame_names, strict=True)):
         if verdict.kind == "absent":
             continue
-        side = answer.predicted if verdict.kind == "hallucinated" else answer.gold
+        side = predicted if verdict.kind == "hallucinated" else gold
         weight = {"right": verdict.iou, "boundary": -(verdict.iou or 0.0)}.get(verdict.kind)
         score = float(area(side[frame])) if weight is None else weight
         if verdict.kind not in best or score > best[verdict.kind][0]:
@@ -265,12 +274,12 @@ def _telling_frames(answer: _Answer) -> dict[int, str]:
     return captions
 
 
-def _still(path: str, answer: _Answer, frame: str) -> str:
+def _still(path: str, gold: MaskRLE | None, predicted: MaskRLE | None) -> str:
     """The frame around both masks, the truth and the answer in their colours; "" without its image."""
     image = cv2.imread(path, cv2.IMREAD_COLOR_RGB) if os.path.isfile(path) else None
     if image is None:
         return ""
-    masks = {name: side[frame] for name, side in ((_TRUTH, answer.gold), (_ANSWER, answer.predicted)) if frame in side}
+    masks = {colour: rle for colour, rle in ((_TRUTH, gold), (_ANSWER, predicted)) if rle is not None}
     height, width = next(iter(masks.values())).size
     if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -139,6 +139,6 @@ def test_the_command_prints_a_table_or_json(tmp_path: Path) -> None:
     done = CliRunner(env={"COLUMNS": "120"}).invoke(main, ["compare", a, b, "--top", "2"])
     assert done.exit_code == 0
     assert done.stdout == ""
-    for piece in ("9 expressions of 9 clips", "25.0", "50.0", "+25.0*", "+25.0 to +25.0", "v1/0"):
+    for piece in ("9 expressions of 9 clips", "25.0", "50.0", "+25.0*", "+25.0 to +25.0", "v1/0", "9 clips are few"):
         assert piece in done.stderr
     assert "v2/0" not in done.stderr
