@@ -165,17 +165,51 @@ def build(annotations: str, videos: str, out: str, tier: str, as_json: bool) -> 
 
 
 @main.command()
-@click.option("--annotations", required=True, metavar="DIR", help="The --out folder of `egoray annotate`.")
-@click.option("--truth", metavar="DATASET", help="An EgoMask dataset of the same clips, to score against.")
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--metric", default="IoU_gold_pred", show_default=True, help="Metric by which expressions changed most.")
+@click.option("--top", type=click.IntRange(min=0), default=10, show_default=True, help="How many of those to list.")
+@click.option("--resamples", type=click.IntRange(min=100), default=10_000, show_default=True, help="Bootstrap draws.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same intervals.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as one JSON object on stdout.")
+def compare(a: str, b: str, metric: str, top: int, resamples: int, seed: int, as_json: bool) -> None:
+    """Is B better than A? Paired 95 % bootstrap intervals on each metric and split, and the expressions that changed most.
+
+    A and B are --out folders of `egoray evaluate`. Whole clips are drawn, since expressions of one clip vary together.
+    """
+    from egoray import terminal
+    from egoray.evaluate.compare import compare as compare_runs
+
+    result = compare_runs(a, b, metric=metric, top=top, resamples=resamples, seed=seed)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        terminal.comparison(result)
+
+
+@main.command()
+@click.option("--annotations", metavar="DIR", help="The --out folder of `egoray annotate`.")
+@click.option("--evaluation", metavar="DIR", help="Or the --out folder of `egoray evaluate`.")
+@click.option("--truth", metavar="DATASET", help="With --annotations: an EgoMask dataset of the same clips, to score against.")
 @click.option("--split", default="medium", show_default=True, help="Split of --truth.")
 @click.option("--out", required=True, metavar="FILE", help="The page to write, e.g. report.html; overlays and sheets go beside it.")
-def report(annotations: str, truth: str | None, split: str, out: str) -> None:
-    """One self-contained page: overlay videos, contact sheets, timelines, failures and, given the truth, scores."""
+def report(annotations: str | None, evaluation: str | None, truth: str | None, split: str, out: str) -> None:
+    """One self-contained page about an annotation run, or about an evaluation.
+
+    Annotations: overlay videos, contact sheets, timelines, failures and, given the truth, scores. Evaluation: the paper's
+    table with this run in it, ablations, slices, failures by type, and the worst sequences with their pictures.
+    """
+    if (annotations is None) == (evaluation is None):
+        raise click.UsageError("give either --annotations or --evaluation")
+    if evaluation:
+        from egoray.report.evaluation import write_evaluation_report
+
+        return click.echo(write_evaluation_report(evaluation, out))
     from egoray.evaluate.scores import score
     from egoray.report.html import write_report
 
     scores = score(truth, annotations, split) if truth else None
-    click.echo(write_report(annotations, out, scores=scores))
+    return click.echo(write_report(annotations, out, scores=scores))
 
 
 @main.command()
@@ -219,7 +253,9 @@ def evaluate(
         from egoray.evaluate.ray_evaluate import evaluate_on_ray as run
     with terminal.units("evaluate") as progress:
         summary = run(dataset, split, predictions, out, config, limit=options["limit"], progress=progress)
-    shown = summary if options["as_json"] else {k: v for k, v in summary.items() if k != "slices"}
+    if not options["as_json"] and summary["metrics"]:
+        terminal.evaluation(summary)
+    shown = summary if options["as_json"] else {k: v for k, v in summary.items() if k not in ("metrics", "slices")}
     terminal.finish(shown, options["as_json"], failures_of=out, max_failures=config.max_failures)
 
 

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from egoray.core.storage import Folder
 from egoray.core.workfolder import read_failures
@@ -20,6 +21,7 @@ from egoray.errors import ConfigError
 
 LOG_EVERY_S = 10.0
 SHOWN_FAILURES = 10
+FEW_CLIPS = 10
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -143,3 +145,61 @@ def _show(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k}: {_show(v)}" for k, v in value.items()) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def evaluation(summary: dict[str, Any]) -> None:
+    """Print an evaluation's summary on stderr: every metric times 100, and by slice the four that explain most."""
+    console = Console(stderr=True)
+    table = Table("metric", title=f"{summary['split']}: {summary['num_expressions']:,} expressions", title_justify="left")
+    table.add_column("mean × 100", justify="right")
+    for metric, value in summary["metrics"].items():
+        if value is not None:
+            table.add_row(metric, _percent(value))
+    console.print(table)
+    if not summary.get("slices"):
+        return
+    shown = [metric for metric in ("IoU_gold_pred", "IoU_gold", "J&F", "T_recall") if metric in summary["metrics"]]
+    table = Table("slice", "")
+    for heading in ("n", *shown):
+        table.add_column(heading, justify="right")
+    for name, values in summary["slices"].items():
+        for i, (value, found) in enumerate(values.items()):
+            row = (name if i == 0 else "", value, f"{found['num']:,}", *(_percent(found.get(metric)) for metric in shown))
+            table.add_row(*row, end_section=i == len(values) - 1)
+    console.print(table)
+
+
+def comparison(result: dict[str, Any]) -> None:
+    """Print what `egoray.evaluate.compare.compare` found on stderr: a table a split, then the expressions that changed most."""
+    console = Console(stderr=True)
+    console.print(f"A {result['a']}\nB {result['b']}", markup=False, highlight=False, soft_wrap=True)
+    if result["only_in_a"] or result["only_in_b"]:
+        console.print(f"not compared: {result['only_in_a']} expressions only in A, {result['only_in_b']} only in B")
+    for split, found in result["splits"].items():
+        title = f"{split}: {found['num']:,} expressions of {found['num_clips']:,} clips; × 100; * the interval excludes 0"
+        table = Table(title=title, title_justify="left")
+        for heading in ("metric", "n", "A", "B", "B − A", f"{100 * result['confidence']:g} % interval"):
+            table.add_column(heading, justify="left" if heading == "metric" else "right")
+        for metric, row in found["metrics"].items():
+            if row["num"]:
+                marked = row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
+                interval = "one clip alone" if row["low"] is None else f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+                change = f"{100 * row['difference']:+.1f}{'*' if marked else ' '}"
+                table.add_row(metric, str(row["num"]), _percent(row["a"]), _percent(row["b"]), change, interval)
+        console.print(table)
+        if found["num_clips"] < FEW_CLIPS:
+            console.print(f"{found['num_clips']} clips are few: the intervals are rough, and narrower than they should be")
+    if not result["changed"]:
+        return console.print(f"no expression changed in {result['metric']}")
+    table = Table(title=f"changed most in {result['metric']}", title_justify="left")
+    for heading in ("expression", "A", "B", "B − A", "text"):
+        table.add_column(heading, justify="right" if heading in ("A", "B", "B − A") else "left", overflow="fold")
+    for row in result["changed"]:
+        name = Text(f"{row['video_id']}/{row['expression_id']}")
+        text = Text(row["text"] or "")
+        table.add_row(name, _percent(row["a"]), _percent(row["b"]), f"{100 * row['difference']:+.1f}", text)
+    return console.print(table)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"

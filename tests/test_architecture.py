@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 STAGES = {"annotate", "express", "review", "dataset", "train", "serve", "evaluate"}
 LEAVES = {  # pure files that stages other than their own may import
     "egoray.models.base",
-    *(f"egoray.evaluate.{name}" for name in ("temporal", "region", "boundary", "scores")),
+    *(f"egoray.evaluate.{name}" for name in ("expression", "region", "boundary", "scores", "slices")),
     "egoray.express.checks",
 }
 GROUND = {"egoray", "egoray.schema", "egoray.errors"}

@@ -16,6 +16,7 @@ import numpy as np
 
 from egoray.core.runs import extent
 from egoray.evaluate.boundary import Foreground, boundary_f_of_runs
+from egoray.evaluate.slices import AGES
 from egoray.schema import Box, MaskRLE
 
 METRICS = ("T_recall", "T_precision", "T_f1", "T_accuracy", "IoU_all", "IoU_gold", "IoU_gold_pred", "J", "F", "J&F", "vIoU", "tIoU")
@@ -167,17 +168,14 @@ def _box_iou(a: Box, b: Box) -> float:
     return both / union if union > 0 else 0.0
 
 
-AGES = ((1, "next frame"), (5, "2 to 5 frames"), (20, "6 to 20 frames"))
-
-
 def _since_last_seen(each: Sequence[Compared]) -> dict[str, tuple[float, int, int]]:
     """(sum of IoU, frames found, frames) of the gold frames, by how long ago the object was last there."""
     groups: dict[str, list[Compared]] = {}
     last: int | None = None
     for i, frame in enumerate(each):
         if frame.gold:
-            age = None if last is None else i - last
-            label = "first seen" if age is None else next((name for most, name in AGES if age <= most), "more than 20 frames")
+            age = 0 if last is None else i - last
+            label = next((name for most, name in AGES if age <= most), "more than 20 frames")
             groups.setdefault(label, []).append(frame)
             last = i
     return {k: (fsum(c.iou for c in v if c.predicted), sum(c.predicted for c in v), len(v)) for k, v in groups.items()}

@@ -23,7 +23,7 @@ from egoray.errors import ConfigError, EgorayError, FormatError
 from egoray.evaluate.expression import DETECTION, METRICS, score_expression
 from egoray.evaluate.official import score_as_released
 from egoray.evaluate.scores import ScoreSums
-from egoray.evaluate.slices import AGE, slices_of
+from egoray.evaluate.slices import AGE, in_order, slices_of
 from egoray.formats.egomask import gold_as_stored, prediction_as_stored, read_detection, read_gold, read_items, read_prediction
 from egoray.schema import FailureRow, GroundingItem
 
@@ -193,8 +193,8 @@ def evaluate(
     if rows and len(part.failures) <= config.max_failures:
         summary |= _tables(part.sums)
     folder = Folder(out)
-    paths = {"dataset": dataset, "predictions": predictions, "split": split}
-    folder.write_json("run.json", {"config": config.model_dump(), "egoray": __version__, **paths})
+    given = {"dataset": dataset, "predictions": predictions, "split": split}
+    folder.write_json("run.json", {"config": given | config.model_dump(), "egoray": __version__})
     folder.write_rows("rows.parquet", rows, ROWS)
     of_videos = [(video, sums) for (name, video), sums in sorted(part.sums.items()) if name == VIDEO]
     videos = [{"video_id": video, "num_expressions": sums.counts[_COUNT], **means(sums)} for video, sums in of_videos]
@@ -210,9 +210,13 @@ def evaluate(
 
 
 def _tables(sums: Sums) -> dict[str, Any]:
-    slices: dict[str, dict[str, Any]] = {}
-    for (name, value), each in sorted(sums.items()):
+    values: dict[str, list[str]] = {}
+    for name, value in sorted(sums):
         if name not in (ALL, VIDEO):
-            found = {metric: mean for metric, mean in means(each).items() if mean is not None}
-            slices.setdefault(name, {})[value] = {"num": each.counts[_COUNT], **found}
+            values.setdefault(name, []).append(value)
+    slices: dict[str, dict[str, Any]] = {name: {value: {} for value in in_order(found)} for name, found in values.items()}
+    for name, of_name in slices.items():
+        for value in of_name:
+            each = sums[name, value]
+            of_name[value] = {"num": each.counts[_COUNT]} | {m: mean for m, mean in means(each).items() if mean is not None}
     return {"metrics": means(sums[ALL, ""]), "slices": slices}

@@ -64,8 +64,10 @@ def presence_timeline(num_frames: int, fps: float, rows: Sequence[tuple[str, str
     return tostring(svg, encoding="unicode")
 
 
-def score_bars(rows: Sequence[tuple[str, float]], title: str) -> str:
-    """Horizontal bars of scores in [0, 1], printed times 100 as in the tables; the first is drawn in the accent colour.
+def score_bars(rows: Sequence[tuple[str, float]], title: str, *, highlight: bool = True) -> str:
+    """Horizontal bars of scores in [0, 1], printed times 100 as in the tables.
+
+    The first is drawn in the accent colour and the others are muted; all in the accent colour without ``highlight``.
 
     Raises:
         ValueError: if a score lies outside [0, 1].
@@ -78,7 +80,49 @@ def score_bars(rows: Sequence[tuple[str, float]], title: str) -> str:
         _text(svg, "0", i * row_px + 13, label)
         _text(svg, "100%", i * row_px + 13, f"{100 * score:.1f}", anchor="end")
         _bar(svg, (0, 1), i * row_px + 19, 8, "currentColor").set("fill-opacity", "0.08")
-        _bar(svg, (0, score), i * row_px + 19, 8, "var(--accent, #0072B2)" if i == 0 else "var(--muted, #767676)")
+        _bar(svg, (0, score), i * row_px + 19, 8, "var(--accent, #0072B2)" if i == 0 or not highlight else "var(--muted, #767676)")
+    return tostring(svg, encoding="unicode")
+
+
+def answer_timeline(frame_s: float, gold: Intervals, predicted: Sequence[tuple[str, str, Intervals]], num_frames: int) -> str:
+    """When an object is visible and when it was predicted, as an SVG of two bars above an axis in seconds.
+
+    Args:
+        frame_s: seconds from frame to frame.
+        gold: the frames where the truth shows the object.
+        predicted: what the second bar is made of: name, CSS colour and frames of each part, which do not overlap.
+        num_frames: length of the axis.
+
+    Raises:
+        ValueError: if ``num_frames`` or ``frame_s`` is not positive.
+    """
+    if num_frames <= 0 or frame_s <= 0:
+        raise ValueError(f"a timeline needs frames and a rate, got {num_frames} frames of {frame_s} s")
+    parts = "; ".join(f"{name}: {_spoken(frames, 1 / frame_s)}" for name, _, frames in predicted)
+    svg = _figure(2 * 36 + 6 + _AXIS_PX, "The object's frames, and the predicted ones", f"visible: {_spoken(gold, 1 / frame_s)}; {parts}")
+    rows = (("truth", [("visible", "currentColor", gold)]), ("predicted", predicted))
+    for i, (label, bars) in enumerate(rows):
+        _text(svg, "0", 36 * i + 13, label)
+        _bar(svg, (0, 1), 36 * i + 19, 10, "currentColor").set("fill-opacity", "0.08")
+        for name, colour, frames in bars:
+            for start, stop in frames:
+                bar = _bar(svg, (start / num_frames, (stop - start) / num_frames), 36 * i + 19, 10, colour)
+                bar.set("stroke", colour)  # keeps a single frame of a long clip visible
+                SubElement(bar, "title").text = f"{name}: {start * frame_s:g} to {stop * frame_s:g} s"
+    _axis(svg, 2 * 36 + 6, num_frames * frame_s)
+    return tostring(svg, encoding="unicode")
+
+
+def share_bar(parts: Sequence[tuple[str, str, int]], title: str) -> str:
+    """One bar divided by counts: name, CSS colour and count of each part; an empty bar where all are 0."""
+    total = sum(count for _, _, count in parts)
+    svg = _figure(18, title, "; ".join(f"{name}: {count}" for name, _, count in parts))
+    _bar(svg, (0, 1), 2, 14, "currentColor").set("fill-opacity", "0.08")
+    before = 0
+    for name, colour, count in parts:
+        if count:
+            SubElement(_bar(svg, (before / total, count / total), 2, 14, colour), "title").text = f"{name}: {count}"
+            before += count
     return tostring(svg, encoding="unicode")
 
 

@@ -68,8 +68,8 @@ def write_report(
         clip, embedded = _clip(videos[video_id], objects[video_id], told, target, budget)
         clips.append(clip)
         budget -= embedded
-    page = Environment(loader=PackageLoader("egoray", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    html = page.get_template("report.html").render(
+    html = render(
+        "report.html",
         title=title,
         source=source.uri,
         facts=_facts(source, videos, objects),
@@ -78,8 +78,14 @@ def write_report(
         clips=clips,
         num_left_out=len(videos) - len(clips),
     )
-    target.write_bytes(name, html.encode())
+    target.write_bytes(name, html)
     return os.fspath(out)
+
+
+def render(template: str, **values: Any) -> bytes:
+    """The page that a template of this folder makes of the values, escaped."""
+    pages = Environment(loader=PackageLoader("egoray", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return pages.get_template(template).render(values).encode()
 
 
 def _facts(source: Folder, videos: Mapping[str, VideoInfo], objects: Mapping[str, Sequence[Annotated]]) -> list[tuple[str, str]]:
@@ -111,19 +117,20 @@ def _scores(scores: Mapping[str, Any]) -> dict[str, Any]:
             "title": row["title"],
             "ids": f"{row['video_id']} / {row['object_id']}",
             "num_gold": row["num_gold"],
-            "values": [_percent(row.get(key)) for key in columns],
+            "values": [percent(row.get(key)) for key in columns],
         }
         for row in scores["rows"]
     ]
     return {
         "headings": list(columns.values()),
         "rows": rows,
-        "means": [_percent(scores["means"][key]) for key in columns],
+        "means": [percent(scores["means"][key]) for key in columns],
         "bars": Markup(score_bars([(columns[key], scores["means"][key]) for key in columns], "Mean scores over objects")),
     }
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A score times 100, or a dash."""
     return "–" if value is None else f"{100 * value:.1f}"
 
 
@@ -172,7 +179,7 @@ def _object(
         "object_id": track.object_id,
         "colour": colour,
         "counts": counts,
-        "tiles": [(tile.caption, _jpeg_uri(tile.image)) for tile in pictures],
+        "tiles": [(tile.caption, jpeg_uri(tile.image)) for tile in pictures],
     }
 
 
@@ -190,10 +197,11 @@ def _still(video: VideoInfo, found: Sequence[Annotated], titles: Mapping[str, st
     """The frame with the most objects, as a data: URI."""
     masklets = [masklet for _, _, masklet in found]
     most = max(range(video.num_annotation_frames), key=lambda frame: sum(frame in m.masks for m in masklets))
-    return _jpeg_uri(next(overlay_frames(video, masklets, titles, [most], 360)))
+    return jpeg_uri(next(overlay_frames(video, masklets, titles, [most], 360)))
 
 
-def _jpeg_uri(image: Image) -> str:
+def jpeg_uri(image: Image) -> str:
+    """The RGB picture as a data: URI."""
     return _data_uri("image/jpeg", cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
 
 

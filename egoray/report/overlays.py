@@ -11,7 +11,7 @@ import numpy as np
 from egoray.core.masks import Mask, area, bounding_box, decode
 from egoray.core.video import Image, read_frames
 from egoray.core.video_writer import VideoWriter
-from egoray.schema import Box, Masklet, Trajectory, VideoInfo
+from egoray.schema import Box, Masklet, MaskRLE, Trajectory, VideoInfo
 
 # Okabe and Ito's eight colours without black: told apart with any common colour vision.
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
@@ -116,15 +116,25 @@ def key_frames(masklet: Masklet, trajectories: Sequence[Trajectory]) -> dict[int
 def tiles(video: VideoInfo, masklet: Masklet, trajectories: Sequence[Trajectory], colour: str) -> list[Tile]:
     """The object's key frames as crops around it with its mask drawn, 320 px wide and in the clip's aspect ratio."""
     reasons = key_frames(masklet, trajectories)
-    size_wh = (_TILE_WIDTH_PX, round(_TILE_WIDTH_PX * video.height_px / video.width_px))
     found = []
     for native, frame_rgb in read_frames(video.uri, [frame * video.stride for frame in reasons]):
         frame = native // video.stride
-        window = _window(bounding_box(masklet.masks[frame]), frame_rgb.shape[:2])
-        crop = cv2.resize(frame_rgb[window], size_wh, interpolation=cv2.INTER_AREA)
-        mask = _resize(decode(masklet.masks[frame])[window], size_wh[::-1])
-        found.append(Tile(f"{native / video.fps:.1f} s, {reasons[frame]}", draw(crop, {"": mask}, {}, {"": colour})))
+        picture = closeup(frame_rgb, {"": masklet.masks[frame]}, {"": colour})
+        found.append(Tile(f"{native / video.fps:.1f} s, {reasons[frame]}", picture))
     return found
+
+
+def closeup(frame_rgb: Image, masks: Mapping[str, MaskRLE], colours: Mapping[str, str]) -> Image:
+    """The part of an ``(H, W, 3)`` frame around all of the masks, with each drawn in its colour; 320 px wide, of the frame's shape.
+
+    The masks have the frame's size, and one at least has foreground.
+    """
+    height, width = frame_rgb.shape[:2]
+    boxes = np.array([bounding_box(rle) for rle in masks.values() if area(rle)])
+    window = _window((*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)), (height, width))
+    size_wh = (_TILE_WIDTH_PX, max(1, round(_TILE_WIDTH_PX * height / width)))
+    crop = cv2.resize(frame_rgb[window], size_wh, interpolation=cv2.INTER_AREA)
+    return draw(crop, {name: _resize(decode(rle)[window], size_wh[::-1]) for name, rle in masks.items()}, {}, colours)
 
 
 def contact_sheet(pictures: Sequence[Tile], title: str) -> bytes:

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from egoray.report.figures import presence_timeline, runs, score_bars
+from egoray.report.figures import answer_timeline, presence_timeline, runs, score_bars, share_bar
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -62,3 +62,23 @@ def test_impossible_figures_are_refused() -> None:
         presence_timeline(0, 5.0, [])
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         score_bars([("masks", 87.5)], "Mean IoU")
+
+
+def test_an_answers_bars_are_to_scale() -> None:
+    svg = answer_timeline(0.5, [(0, 10)], [("right", "#009E73", [(5, 10)]), ("hallucinated", "#CC79A7", [(15, 20)])], 20)
+    assert (bars(svg, "#009E73"), bars(svg, "#CC79A7")) == ([(25, 25)], [(75, 25)])
+    assert bars(svg, "currentColor") == [(0, 100), (0, 50), (0, 100)]
+    assert [t.text for t in ElementTree.fromstring(svg).iter(f"{SVG}text")][-1] == "10 s"
+    with pytest.raises(ValueError, match="needs frames"):
+        answer_timeline(1.0, [], [], 0)
+
+
+def test_shares_fill_the_bar() -> None:
+    svg = share_bar([("right", "#009E73", 3), ("missed", "#7F7F7F", 1), ("boundary", "#F0E442", 0)], "Frames")
+    assert (bars(svg, "#009E73"), bars(svg, "#7F7F7F"), bars(svg, "#F0E442")) == ([(0, 75)], [(75, 25)], [])
+    assert bars(share_bar([("right", "#009E73", 0)], "Frames"), "#009E73") == []
+
+
+def test_equal_bars_have_one_colour() -> None:
+    svg = score_bars([("a", 0.5), ("b", 0.25)], "Scores", highlight=False)
+    assert bars(svg, "var(--accent, #0072B2)") == [(0, 50), (0, 25)]
