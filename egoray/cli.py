@@ -147,6 +147,27 @@ def demo(out: str, videos: int, seed: int) -> None:
 
 
 @main.command()
+@click.option("--dataset", required=True, metavar="DATASET", help="Folder in the EgoMask layout: benchmark or training set.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object on stdout.")
+def stats(dataset: str, as_json: bool) -> None:
+    """The paper's table of dataset statistics for a dataset, beside the paper's own figures.
+
+    Each figure is a mean over objects. Disappear ratio and adjacent IoU can be read in two ways: both are given, and
+    gaps/present and both-present stand beside the paper's.
+    """
+    from rich.console import Console
+
+    from egoray.dataset.ray_stats import stats as dataset_stats
+    from egoray.dataset.stats import table
+
+    parts = dataset_stats(dataset)
+    if as_json:
+        click.echo(json.dumps({"stage": "stats", "dataset": dataset, "parts": parts}))
+    else:
+        Console(width=None if sys.stdout.isatty() else 200).print(table(parts))
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def models(as_json: bool) -> None:
     """The trackers that --model takes."""
