@@ -247,6 +247,10 @@ def evaluate(
     for option, path in (("--dataset", dataset), ("--predictions", predictions), ("--out", out)):
         absolute_under_job(path, option)
     config = load(EvaluateConfig, options["config_file"], options["overrides"], official_compat=official_compat, missing=missing)
+    if options["dry_run"]:
+        from egoray.evaluate.run import forecast
+
+        return terminal.finish(forecast(dataset, split, predictions, options["limit"]), options["as_json"])
     if local:
         from egoray.evaluate.run import evaluate as run
     else:
@@ -256,7 +260,28 @@ def evaluate(
     if not options["as_json"] and summary["metrics"]:
         terminal.evaluation(summary)
     shown = summary if options["as_json"] else {k: v for k, v in summary.items() if k not in ("metrics", "slices")}
-    terminal.finish(shown, options["as_json"], failures_of=out, max_failures=config.max_failures)
+    return terminal.finish(shown, options["as_json"], failures_of=out, max_failures=config.max_failures)
+
+
+@main.command()
+@click.option("--dataset", required=True, metavar="DATASET", help="Folder in the EgoMask layout: benchmark or training set.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object on stdout.")
+def stats(dataset: str, as_json: bool) -> None:
+    """The paper's table of dataset statistics for a dataset, beside the paper's own figures.
+
+    Each figure is a mean over objects. Disappear ratio and adjacent IoU can be read in two ways: both are given, and
+    gaps/present and both-present stand beside the paper's.
+    """
+    from rich.console import Console
+
+    from egoray.dataset.ray_stats import stats as dataset_stats
+    from egoray.dataset.stats import table
+
+    parts = dataset_stats(dataset)
+    if as_json:
+        click.echo(json.dumps({"stage": "stats", "dataset": dataset, "parts": parts}))
+    else:
+        Console(width=None if sys.stdout.isatty() else 200).print(table(parts))
 
 
 @main.command()

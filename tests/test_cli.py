@@ -116,6 +116,12 @@ def test_evaluate_prints_the_metrics_or_the_summary(judged, tmp_path):
     assert 0 < summary["metrics"]["IoU_gold_pred"] < 1
 
 
+def test_evaluate_tells_what_it_would_score(judged, tmp_path):
+    plan = json.loads(evaluate(judged, tmp_path / "out", "--dry-run", "--json").stdout)
+    assert plan == {"expressions": 4, "videos": 1, "frames": 48, "missing_predictions": 0}
+    assert not (tmp_path / "out").exists()
+
+
 def test_evaluate_without_a_prediction_exits_1_and_says_which(judged, tmp_path):
     shutil.copytree(judged[1], tmp_path / "p")
     next((tmp_path / "p").rglob("2-2.json")).unlink()

@@ -163,12 +163,7 @@ def evaluate(
         ConfigError: for an unknown split, or if ``out`` cannot be written.
     """
     started = time.monotonic()
-    try:
-        items = read_items(dataset, split)[:limit]
-    except ValueError as error:
-        raise ConfigError(f"--split {error}") from error
-    if not items:
-        raise FormatError(f"{dataset}: split {split} has no expressions")
+    items = _items(dataset, split, limit)
     own = partial(score_part, dataset, predictions, split, config=config)
     part = (score_all or own)(items, progress=progress)
     order = {(item.video_id, item.expression_id): n for n, item in enumerate(items)}
@@ -207,6 +202,32 @@ def evaluate(
     if summary["expected"] != summary["done"] + summary["failed"] + summary["skipped"]:
         raise FormatError(f"{out}: of {len(items)} expressions {len(rows)} have a row and {len(part.failures)} a failure row; report this")
     return summary
+
+
+def forecast(dataset: str, split: str, predictions: str, limit: int | None = None) -> dict[str, Any]:
+    """What `evaluate` would score: expressions, videos, frames, and how many expressions have no prediction file.
+
+    Raises:
+        FormatError: as `evaluate`.
+        ConfigError: for an unknown split.
+    """
+    items = _items(dataset, split, limit)
+    return {
+        "expressions": len(items),
+        "videos": len({item.video_id for item in items}),
+        "frames": sum(len(item.frame_names) for item in items),
+        "missing_predictions": sum(prediction_as_stored(predictions, split, item) is None for item in items),
+    }
+
+
+def _items(dataset: str, split: str, limit: int | None) -> list[GroundingItem]:
+    try:
+        items = read_items(dataset, split)[:limit]
+    except ValueError as error:
+        raise ConfigError(f"--split {error}") from error
+    if not items:
+        raise FormatError(f"{dataset}: split {split} has no expressions")
+    return items
 
 
 def _tables(sums: Sums) -> dict[str, Any]:
