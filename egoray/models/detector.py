@@ -78,9 +78,15 @@ class NanoDetector:
 
     @torch.inference_mode()
     def detect(self, image: Image, texts: Sequence[str]) -> list[list[Detection]]:
-        """See `TextDetector.detect`; at most 10 candidates a sentence, none of them overlapping another by half."""
+        """See `TextDetector.detect`; at most 10 candidates a sentence, none of them overlapping another by half.
+
+        Raises:
+            ValueError: if a sentence has no word.
+        """
         if not texts:
             return []
+        if wordless := [text for text in texts if not re.search(r"[^\W_]", text)]:
+            raise ValueError(f"nothing to look for in {wordless[0]!r}: a sentence needs a word")
         asked = [parse(text) for text in texts]
         phrases = list(dict.fromkeys(phrase for one in asked for phrase in (one.target, one.anchor) if phrase))
         boxes, found = self._candidates(image, phrases)
@@ -97,7 +103,9 @@ class NanoDetector:
         """(K, 4) boxes in the image's pixels and (K, P) how likely each is what the phrase names."""
         height, width = image.shape[:2]
         scale = INPUT_WIDTH_PX / width
-        fed = cv2.resize(image, (INPUT_WIDTH_PX, max(1, round(height * scale))), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        fed = cv2.resize(
+            image, (INPUT_WIDTH_PX, max(1, round(height * scale))), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        )
         pixels = torch.from_numpy(fed).to(self._device).permute(2, 0, 1)[None].float() / 255
         pixels = F.pad(pixels, (0, 0, 0, -fed.shape[0] % 32), value=0.5).contiguous(memory_format=torch.channels_last)
         logits, boxes, looks = (part[0].flatten(0, 1) for part in self._net(pixels))
@@ -112,11 +120,11 @@ def _read(checkpoint: str) -> dict[str, torch.Tensor]:
     path = Path(checkpoint)
     if not path.exists():
         raise ModelError(f"{path}: no such checkpoint")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
     try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
         return torch.load(path, map_location="cpu", weights_only=True)["model"]
     except Exception as error:
         raise ModelError(f"{path}: not a checkpoint of a nano-detector ({type(error).__name__})") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -173,11 +172,11 @@ class Shards:
         return len(self._open)
 
     def draw(self, rng: np.random.Generator) -> Shard:
-        """One of them at random."""
+        """One of them at random.
+
+        Raises:
+            FileNotFoundError: if there is none.
+        """
+        if not self._open:
+            raise FileNotFoundError(f"{self._folder} holds no shards yet: no shards, no batches")
         return list(self._open.values())[rng.integers(len(self._open))]
-
-
-def clips(shard: Shard) -> Iterator[Sequence[int]]:
-    """The frame numbers of each clip in turn."""
-    for start in range(0, shard.num_frames, CLIP_FRAMES):
-        yield range(start, start + CLIP_FRAMES)

@@ -125,7 +125,7 @@ def _choose(codes: Sequence[int], rng: np.random.Generator) -> list[int]:
 
 def say(codes: Sequence[int], rng: np.random.Generator) -> Query:
     """One of the many ways to say it."""
-    noun, colour, material, text, held, size, twin = codes
+    noun, colour, material, text, held, size, twin = map(int, codes)
     looks = [_name(COLOUR_NAMES[colour], rng)] * (colour != ANY) + [_name(MATERIALS[material], rng)] * (material != ANY)
     if rng.random() < 0.5:
         looks.reverse()
@@ -167,4 +167,3 @@ def _name(word: str, rng: np.random.Generator) -> str:
 
 def _gibberish(rng: np.random.Generator) -> str:
     return "".join(rng.choice(list("aeioubcdfghklmnprstvwxyz"), int(rng.integers(3, 9))))
-

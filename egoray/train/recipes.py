@@ -87,7 +87,12 @@ def nano_detector(setting: Setting) -> tuple[Task, LoopConfig]:
         answered = list(trial.ask(NanoDetector.of(averaged.detector, setting.device), trial.shard_frames(held_out, 120, 5)))
         threshold = trial.threshold_for(answered, 0.1)
         alarms = {f"alarm {kind}": trial.false_alarms(answered, threshold, [kind]) for kind in trial.KINDS[1:]}
-        return {"ap50": trial.average_precision(answered), "threshold": threshold, "found_at": trial.found_at(answered, threshold), **alarms}
+        return {
+            "ap50": trial.average_precision(answered),
+            "threshold": threshold,
+            "found_at": trial.found_at(answered, threshold),
+            **alarms,
+        }
 
     def batches() -> Iterator[Any]:
         return _batches(_Crops(setting.pictures / "train", recipe), setting)

@@ -138,7 +138,9 @@ class Cut:
     colours: NDArray[np.int64]
 
 
-def cut_clip(shard: Shard, frames: Sequence[int], size: int, things: int, zoom: tuple[float, float], rng: np.random.Generator) -> Cut | None:
+def cut_clip(
+    shard: Shard, frames: Sequence[int], size: int, things: int, zoom: tuple[float, float], rng: np.random.Generator
+) -> Cut | None:
     """A window of the clip, squeezed to a square as the engine does, around a thing that shows in its first frame; None without one."""
     truth = shard.truth(frames[0])
     seen = np.flatnonzero(truth.pixels)
@@ -237,7 +239,7 @@ def roll(net: TrackerNet, batch: Clips, device: str) -> tuple[list[Seen], Tensor
     A memory holds the true mask with the batch's ``forced`` chance, and with chance 0 everything is as at inference.
     """
     sam2 = net.sam2
-    num_clips, num_frames = batch.pixels.shape[:2]
+    num_frames = batch.pixels.shape[1]
     size = batch.pixels.shape[-1]
     net.resize(size)
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD))
@@ -250,7 +252,9 @@ def roll(net: TrackerNet, batch: Clips, device: str) -> tuple[list[Seen], Tensor
     masks = batch.masks.to(device)
     points = {"point_coords": batch.prompts.to(device), "point_labels": batch.labels.to(device)}
     raw: dict[str, Any] = {}
-    hook = sam2.sam_mask_decoder.register_forward_hook(lambda _, __, out: raw.update(zip(("masks", "ious", "tokens", "score"), out, strict=True)))
+    hook = sam2.sam_mask_decoder.register_forward_hook(
+        lambda _, __, out: raw.update(zip(("masks", "ious", "tokens", "score"), out, strict=True))
+    )
     seen, kept = [], {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
     try:
         for t in range(num_frames):
@@ -277,7 +281,9 @@ def roll(net: TrackerNet, batch: Clips, device: str) -> tuple[list[Seen], Tensor
     return seen, finest
 
 
-def _remembered(sam2: nn.Module, outputs: tuple, raw: dict[str, Any], mask: Tensor, truly: Tensor, force: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _remembered(
+    sam2: nn.Module, outputs: tuple, raw: dict[str, Any], mask: Tensor, truly: Tensor, force: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """The (N, 1, S, S) mask logits, (N, C) pointer and (N, 1) score that go into the memory: the network's own, or the truth."""
     high, pointer, score = outputs[4].float(), outputs[5], outputs[6]
     told = truly[:, None].to(pointer.dtype)
@@ -298,7 +304,11 @@ class TrackerTask:
     """
 
     def __init__(
-        self, net: TrackerNet, batches: Callable[[Callable[[], float]], Iterator[Clips]], trial: Callable[[nn.Module], dict[str, float]], device: str
+        self,
+        net: TrackerNet,
+        batches: Callable[[Callable[[], float]], Iterator[Clips]],
+        trial: Callable[[nn.Module], dict[str, float]],
+        device: str,
     ) -> None:
         self.net, self._batches, self._trial, self._device = net, batches, trial, device
 

@@ -15,7 +15,20 @@ from egoray.synthetic.objects import COLOURS, MATERIALS, WORDS, Attributes
 from egoray.synthetic.shapes import SHAPES
 from egoray.train.pictures import CLIP_FRAMES, Shards
 
-NEVER_PRESENT = ("banana", "laptop", "shoe", "camera", "hat", "flower pot", "toothbrush", "guitar", "toaster", "watch", "ball", "teddy bear")
+NEVER_PRESENT = (
+    "banana",
+    "laptop",
+    "shoe",
+    "camera",
+    "hat",
+    "flower pot",
+    "toothbrush",
+    "guitar",
+    "toaster",
+    "watch",
+    "ball",
+    "teddy bear",
+)
 """Nouns of nothing in any world, and none that training asks for."""
 
 KINDS = ("visible", "elsewhere", "look-alike", "never")

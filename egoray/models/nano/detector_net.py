@@ -28,7 +28,7 @@ def tokenize(texts: Sequence[str]) -> Tensor:
 
     There is no list of words: a word falls into a bucket by its checksum, and one never seen in training into a bucket never trained.
     """
-    rows = [[_word(word) for word in re.findall(r"[a-z0-9]+", text.lower())[:MAX_WORDS]] for text in texts]
+    rows = [[_word(word) for word in re.findall(r"[^\W_]+", text.lower())[:MAX_WORDS]] for text in texts]
     longest = max([1, *map(len, rows)])
     blank = [0] * (1 + _GRAMS)
     return torch.tensor([row + [blank] * (longest - len(row)) for row in rows], dtype=torch.int64).view(len(rows), longest, 1 + _GRAMS)
