@@ -21,7 +21,7 @@ from egoray.errors import ModelError
 from egoray.models.base import Detection, Image
 from egoray.models.nano.detector_net import DetectorNet, tokenize
 
-INPUT_WIDTH_PX = 480
+INPUT_WIDTH_PX = 640
 """Frames are fed at this width, whatever their own."""
 
 _CANDIDATES, _SAME_IOU, _MOST = 96, 0.5, 10

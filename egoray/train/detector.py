@@ -18,7 +18,7 @@ from egoray.train.losses import box_iou, quality_focal, sentence_loss
 from egoray.train.pictures import Shards
 from egoray.train.queries import NUM_VALUES, answers, draw_queries, thing_codes
 
-INPUT_HW = (272, 480)
+INPUT_HW = (384, 640)
 """What a whole frame is fed as, height rounded up to the network's 32; crops are taken at about this scale."""
 
 
@@ -186,11 +186,12 @@ class DetectorTask:
         codes = batch.codes.to(device)[things]
         parts = self.net.names(looks).float().split(NUM_VALUES, dim=1)
         named = torch.stack([F.cross_entropy(part, codes[:, k]) for k, part in enumerate(parts)]).sum()
-        log_p = net.match(looks, tuple(part.float() for part in sentences))
+        with torch.autocast(torch.device(device).type, enabled=False):  # sums over words need the full precision
+            log_p = net.match(looks.float(), tuple(part.float() for part in sentences))
         meant = sentence_loss(log_p, batch.truth.to(device)[things], batch.known.to(device)[things])
         losses = {"found": found, "placed": placed, "named": named, "meant": meant}
         figures = {name: float(value.detach()) for name, value in losses.items()}
-        return found + placed + 0.3 * named + meant, figures | {"iou": float(overlap.detach().mean())}
+        return found + placed + 0.5 * named + meant, figures | {"iou": float(overlap.detach().mean())}
 
 
 def middles(boxes: Tensor, image: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -46,10 +46,21 @@ class Question:
     box: Box | None
 
 
-def questions(things: Sequence[Attributes], boxes: NDArray, rng: np.random.Generator, most: int = 3) -> list[Question]:
-    """At most ``most`` of each kind about a frame of which ``boxes`` (T, 4) gives the visible things, zeros for the others."""
+def questions(
+    things: Sequence[Attributes], boxes: NDArray, rng: np.random.Generator, most: int = 3, visible: NDArray[np.bool_] | None = None
+) -> list[Question]:
+    """At most ``most`` of each kind about a frame of a world of T ``things``.
+
+    Args:
+        things: all of the world.
+        boxes: (T, 4) of the things that may be asked for where they show; zeros for the others.
+        rng: what to ask.
+        most: of each kind.
+        visible: (T,) what shows, where that is more than what has a box.
+    """
     seen = [k for k in range(len(things)) if boxes[k, 2] > boxes[k, 0]]
-    hidden = [k for k in range(len(things)) if k not in seen]
+    shown = seen if visible is None else np.flatnonzero(visible).tolist()
+    hidden = [k for k in range(len(things)) if k not in shown]
     asked = []
 
     def sentence(k: int) -> str:
@@ -58,7 +69,7 @@ def questions(things: Sequence[Attributes], boxes: NDArray, rng: np.random.Gener
 
     for k in rng.permutation(seen)[:most]:
         asked.append(Question(text=sentence(int(k)), kind="visible", box=tuple(map(float, boxes[k]))))
-    in_view = [things[k] for k in seen]
+    in_view = [things[k] for k in shown]
     for k in rng.permutation(hidden)[:most]:
         if not any(other.looks() == things[k].looks() for other in in_view):
             asked.append(Question(text=sentence(int(k)), kind="elsewhere", box=None))
