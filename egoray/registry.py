@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from egoray.errors import ModelError
-from egoray.models.base import VideoTracker
+from egoray.models.base import TextDetector, VideoTracker
 
 
 def _grabcut(checkpoint: str, device: str) -> VideoTracker:
@@ -78,3 +78,14 @@ def build_tracker(model: str, device: str = "cpu") -> VideoTracker:
     """
     entry, checkpoint = tracker_entry(model)
     return entry.build(checkpoint, device)
+
+
+def build_detector(checkpoint: str = "", device: str = "cpu") -> TextDetector:
+    """The nano-detector with its packaged weights, or with those of a file.
+
+    Raises:
+        ModelError: if the file cannot be used.
+    """
+    from egoray.models.detector import NanoDetector
+
+    return NanoDetector(checkpoint, device)

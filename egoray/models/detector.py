@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,9 @@ from egoray.models.nano.detector_net import DetectorNet, tokenize
 
 INPUT_WIDTH_PX = 640
 """Frames are fed at this width, whatever their own."""
+
+THRESHOLD = 0.25
+"""Of the packaged weights: 5 % false alarms on rooms like those of training, by `benchmarks/nano.py --calibrate`."""
 
 _CANDIDATES, _SAME_IOU, _MOST = 96, 0.5, 10
 _RELATION = re.compile(
@@ -50,7 +54,7 @@ class NanoDetector:
     """Satisfies `TextDetector`.
 
     Args:
-        checkpoint: a ``.safetensors`` file, or a ``.pt`` as training leaves it.
+        checkpoint: a ``.safetensors`` file, or a ``.pt`` as training leaves it; "" for the weights that come with the package.
         device: a torch device.
         threshold: see `TextDetector`.
 
@@ -60,7 +64,8 @@ class NanoDetector:
 
     name = "nano-detector"
 
-    def __init__(self, checkpoint: str, device: str = "cpu", threshold: float = 0.35) -> None:
+    def __init__(self, checkpoint: str = "", device: str = "cpu", threshold: float = THRESHOLD) -> None:
+        checkpoint = checkpoint or str(resources.files("egoray.models.nano") / "detector.safetensors")
         self.threshold, self._device = threshold, torch.device(device)
         net = DetectorNet()
         try:
@@ -73,7 +78,7 @@ class NanoDetector:
     def of(cls, net: DetectorNet, device: str = "cpu") -> NanoDetector:
         """A detector around a network that is in memory, as in the trials of training."""
         made = cls.__new__(cls)
-        made.threshold, made._device, made._net = 0.35, torch.device(device), net.eval()
+        made.threshold, made._device, made._net = THRESHOLD, torch.device(device), net.eval()
         return made
 
     @torch.inference_mode()
