@@ -98,7 +98,11 @@ def nano_detector(setting: Setting) -> tuple[Task, LoopConfig]:
         return _batches(_Crops(setting.pictures / "train", recipe), setting)
 
     return DetectorTask(net, batches, measure, setting.device), LoopConfig(
-        minutes=setting.minutes, peak_lr=3e-3 if setting.on_gpu else 2e-3, device=setting.device, half=True
+        minutes=setting.minutes,
+        peak_lr=3e-3 if setting.on_gpu else 2e-3,
+        average=0.999 if setting.on_gpu else 0.997,
+        device=setting.device,
+        half=True,
     )
 
 
@@ -121,7 +125,12 @@ def nano_tracker(setting: Setting) -> tuple[Task, LoopConfig]:
             yield batch
 
     return TrackerTask(net, batches, measure, setting.device), LoopConfig(
-        minutes=setting.minutes, peak_lr=6e-4 if setting.on_gpu else 4e-4, clip_norm=1.0, device=setting.device, half=True
+        minutes=setting.minutes,
+        peak_lr=6e-4 if setting.on_gpu else 4e-4,
+        average=0.999 if setting.on_gpu else 0.995,
+        clip_norm=1.0,
+        device=setting.device,
+        half=True,
     )
 
 
