@@ -209,9 +209,9 @@ def middles(boxes: Tensor, image: Tensor, shape: tuple[int, ...]) -> tuple[Tenso
     inside[torch.arange(len(boxes)), nearest[:, 1].clamp(max=height - 1), nearest[:, 0].clamp(max=width - 1)] = True
     things, rows, cols = inside.nonzero(as_tuple=True)
     cells = (image[things] * height + rows) * width + cols
-    order = size.prod(1)[things].argsort(descending=True, stable=True)  # the last to be written wins
-    owner = torch.full((shape[0] * height * width,), -1, dtype=torch.int64)
-    for cell, thing in zip(cells[order].tolist(), things[order].tolist(), strict=True):
-        owner[cell] = thing
-    taken = (owner >= 0).nonzero()[:, 0]
-    return taken, owner[taken]
+    by_size = size.prod(1).argsort(descending=True, stable=True)
+    rank = torch.empty_like(by_size).scatter_(0, by_size, torch.arange(len(boxes)))
+    best = torch.full((shape[0] * height * width,), -1, dtype=torch.int64)
+    best.scatter_reduce_(0, cells, rank[things], "amax")
+    taken = (best >= 0).nonzero()[:, 0]
+    return taken, by_size[best[taken]]

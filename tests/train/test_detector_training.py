@@ -17,18 +17,18 @@ def batch(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     write_shard(folder, "train", 0)
     patch.undo()
-    return next(iter(CropMaker(folder, DetectorRecipe(crops=4, crop_hw=(96, 160), sentences=40), seed=1)))
+    return next(iter(CropMaker(folder, DetectorRecipe(crops=6, crop_hw=(160, 256), sentences=40), seed=1)))
 
 
 def test_a_batch_holds_what_it_says(batch):
     num = len(batch.boxes)
-    assert batch.pixels.shape == (4, 3, 96, 160)
+    assert batch.pixels.shape == (6, 3, 160, 256)
     assert batch.pixels.dtype == torch.uint8
     assert num > 3
     assert batch.truth.shape == batch.known.shape == (num, 40)
     assert (batch.boxes[:, 2:] > batch.boxes[:, :2]).all()
     assert (batch.boxes >= 0).all()
-    assert (batch.boxes <= torch.tensor([160, 96, 160, 96])).all()
+    assert (batch.boxes <= torch.tensor([256, 160, 256, 160])).all()
     assert 0 < batch.truth.float().mean() < 0.3
 
 
