@@ -25,8 +25,8 @@ from egoray.models.nano.detector_net import DetectorNet, tokenize
 INPUT_WIDTH_PX = 640
 """Frames are fed at this width, whatever their own."""
 
-THRESHOLD = 0.25
-"""Of the packaged weights: 5 % false alarms on rooms like those of training, by `benchmarks/nano.py --calibrate`."""
+THRESHOLD = 0.3
+"""Of the packaged weights: about 5 % false alarms on rooms like those of training, by `benchmarks/nano.py --calibrate`."""
 
 _CANDIDATES, _SAME_IOU, _MOST = 96, 0.5, 10
 _RELATION = re.compile(
