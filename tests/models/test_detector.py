@@ -1,5 +1,7 @@
 """The nano-detector around a network of known answers: what is read from a sentence, what the boxes must obey, what is refused."""
 
+from importlib import resources
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ import torch
 from egoray.errors import ModelError
 from egoray.models.detector import NanoDetector, _distinct, _overlaps, _related, parse
 from egoray.models.nano.detector_net import MAX_WORDS, DetectorNet, tokenize
+from egoray.synthetic.world import World, WorldConfig, tight_box
+from egoray.train import trial
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +122,27 @@ def test_what_is_no_checkpoint_says_so(tmp_path):
     torch.save({"model": {"w": torch.zeros(1)}}, tmp_path / "other.pt")
     with pytest.raises(ModelError, match="not the weights"):
         NanoDetector(str(tmp_path / "other.pt"))
+
+
+def test_the_packaged_weights_find_things_in_rooms_they_never_saw():
+    frames = []
+    for number in range(5):
+        world, rng = World(WorldConfig(seconds=20.0, textures="test"), [77, number]), np.random.default_rng(number)
+        for frame in range(0, world.num_frames, 120):
+            owners = world.owners(frame)
+            boxes = np.zeros((len(world.things), 4), np.float32)
+            for k in range(len(world.things)):
+                if (owners == k + 1).sum() >= 100:
+                    boxes[k] = tight_box(owners == k + 1)
+            frames.append((world.frame(frame), trial.questions(world.things, boxes, rng)))
+    detector = NanoDetector()
+    answered = list(trial.ask(detector, frames))
+    assert trial.average_precision(answered) > 0.6
+    assert trial.false_alarms(answered, detector.threshold, ["elsewhere", "never"]) < 0.1
+
+
+def test_all_that_ships_is_small_and_has_its_licence_and_card():
+    folder = resources.files("egoray.models.nano")
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+    assert {"detector.safetensors", "LICENSE", "MODEL_CARD.md"} <= set(sizes)
+    assert sum(sizes.values()) < 12e6
