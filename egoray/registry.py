@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from egoray.errors import ModelError
-from egoray.models.base import VideoTracker
+from egoray.models.base import TextDetector, VideoTracker
 
 
 def _grabcut(checkpoint: str, device: str) -> VideoTracker:
@@ -84,3 +84,14 @@ def build_tracker(model: str, device: str = "cpu", **options: Any) -> VideoTrack
     if unknown := options.keys() - entry.options:
         raise ModelError(f"{min(unknown)}: not a setting of {model.partition(':')[0]}; leave it out")
     return entry.build(checkpoint, device, **options)
+
+
+def build_detector(checkpoint: str = "", device: str = "cpu") -> TextDetector:
+    """The nano-detector with its packaged weights, or with those of a file.
+
+    Raises:
+        ModelError: if the file cannot be used.
+    """
+    from egoray.models.detector import NanoDetector
+
+    return NanoDetector(checkpoint, device)

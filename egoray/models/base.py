@@ -102,3 +102,27 @@ class VideoTracker(Protocol):
                 or the range, a way back without ``backward``.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    """A box (xyxy float pixels of the image) that may be what was asked for, and how likely it is, in [0, 1]."""
+
+    box: Box
+    score: float
+
+
+class TextDetector(Protocol):
+    """Finds what a sentence names in a single image."""
+
+    name: str
+    threshold: float
+    """The score from which on a detection counts as found; below it the model says "nothing here"."""
+
+    def detect(self, image: Image, texts: Sequence[str]) -> list[list[Detection]]:
+        """For each sentence its candidates, best first; none where the image offers nothing at all.
+
+        Raises:
+            ModelError: if the model cannot run.
+        """
+        ...

@@ -52,7 +52,7 @@ def load_sam2(name: str, device: str = "cpu") -> SAM2Base:
     config = OmegaConf.load(sidecar) if sidecar.exists() else OmegaConf.load(_published_config(weights, path))
     if not isinstance(config, DictConfig) or "model" not in config:
         raise ModelError(f"{sidecar}: not a SAM 2 config; expected a `model:` section as in the sam2 package's configs/")
-    model = _build(config.model, sidecar)
+    model = build_network(config.model, sidecar)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -72,7 +72,7 @@ def write_random_checkpoint(path: str, seed: int = 0) -> str:
     config = OmegaConf.load(str(resources.files("egoray.models.nano") / "tracker.yaml"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _build(config.model, Path(path))
+        model = build_network(config.model, Path(path))
     torch.nn.init.constant_(model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias, 2.0)
     torch.save({"model": model.state_dict()}, path)
     OmegaConf.save(config, Path(path).with_suffix(".yaml"))
@@ -123,7 +123,12 @@ def _published_config(weights: dict[str, torch.Tensor], path: Path) -> Any:
     return resources.files("sam2") / "configs" / family / f"{family}_hiera_{size}.yaml"
 
 
-def _build(config: DictConfig, where: Path) -> SAM2Base:
+def build_network(config: DictConfig, where: Path) -> SAM2Base:
+    """The network of a config's ``model:`` section, with fresh weights and the package's settings for inference.
+
+    Raises:
+        ModelError: if the config, read from ``where``, names anything that is not a part of the network.
+    """
     config = OmegaConf.merge(config, POSTPROCESSING, {"_target_": "sam2.modeling.sam2_base.SAM2Base"})
     for unused in ("fill_hole_area", "non_overlap_masks", "clear_non_cond_mem_around_input", "add_all_frames_to_correct_as_cond"):
         config.pop(unused, None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from egoray.synthetic.shapes import SHAPES
+from egoray.synthetic.surfaces import TEXTURES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class WorldConfig:
         shutter_s: exposure time, which sets the length of motion blur; 0 for none.
         light: strength of exposure and white balance changes; 0 for constant light.
         noise: standard deviation of the sensor's noise, grey levels.
+        textures: name in `TEXTURES` of what the room is made of.
     """
 
     seconds: float = 60.0
@@ -56,6 +58,7 @@ class WorldConfig:
     shutter_s: float = 1 / 60
     light: float = 1.0
     noise: float = 2.0
+    textures: str = "all"
 
     def __post_init__(self) -> None:
         positive = ("seconds", "fps", "stride", "area_fraction", "trajectories_per_min", "fixation_s")
@@ -68,6 +71,8 @@ class WorldConfig:
             raise ValueError(f"num_objects is {self.num_objects}, must be (fewest, most) from 1 up")
         if unknown := set(self.shapes) - set(SHAPES):
             raise ValueError(f"unknown shapes {sorted(unknown)}; choose from {sorted(SHAPES)}")
+        if self.textures not in TEXTURES:
+            raise ValueError(f"unknown textures {self.textures!r}; choose from {sorted(TEXTURES)}")
         if len(self.shapes) < 2:
             raise ValueError("shapes needs at least two names, or no two things could differ in kind")
 

@@ -13,7 +13,7 @@ from egoray.synthetic.knobs import WorldConfig
 from egoray.synthetic.objects import COLOURS, Attributes, draw_attributes, look_alike
 from egoray.synthetic.quads import Image, Quad
 from egoray.synthetic.shapes import SHAPES
-from egoray.synthetic.surfaces import TOPS, paint_front, paint_top, paint_wall
+from egoray.synthetic.surfaces import TEXTURES, Colour, Textures, paint_front, paint_top, paint_wall
 
 _FAR_M, _NEAR_M = 1.35, 0.42  # the counter's edges, from the middle of the room
 _WIDTH_M = 2 * _FAR_M * np.tan(np.pi / NUM_SIDES)
@@ -60,8 +60,10 @@ def furnish(config: WorldConfig, rng: np.random.Generator) -> tuple[tuple[Thing,
         Thing(thing, side, _place(thing, config, side, spot, rng), k < len(targets), int(rng.integers(2**62)))
         for k, (thing, (side, spot)) in enumerate(zip(targets + others, places, strict=True))
     )
-    tops = [_top_colour([COLOURS[t.attributes.colour] for t in things if t.annotated and t.side == side], rng) for side in range(NUM_SIDES)]
-    return things, Room(tops, int(rng.integers(2**62)))
+    textures = TEXTURES[config.textures]
+    near = [[COLOURS[t.attributes.colour] for t in things if t.annotated and t.side == side] for side in range(NUM_SIDES)]
+    tops = [_top_colour(textures.tops, colours, rng) for colours in near]
+    return things, Room(tops, textures, int(rng.integers(2**62)))
 
 
 def _add(group: list[Attributes], thing: Attributes, also: Sequence[Attributes] = (), *, twin: bool = False) -> None:
@@ -103,21 +105,21 @@ def _place(thing: Attributes, config: WorldConfig, side: int, spot: tuple[float,
     return Quad.around(spot_m + up * (COUNTER_M + 0.004), face * size, -away * size)
 
 
-def _top_colour(things: Sequence[tuple[int, int, int]], rng: np.random.Generator) -> tuple[int, int, int]:
+def _top_colour(choice: Sequence[Colour], things: Sequence[Colour], rng: np.random.Generator) -> Colour:
     """A counter's colour that stands apart from the things on it: the first that does, or the one that does best."""
 
-    def contrast(top: tuple[int, int, int]) -> float:
+    def contrast(top: Colour) -> float:
         return min((float(np.linalg.norm(np.subtract(top, thing))) for thing in things), default=np.inf)
 
-    tops = [TOPS[k] for k in rng.permutation(len(TOPS))]
+    tops = [choice[k] for k in rng.permutation(len(choice))]
     return next((top for top in tops if contrast(top) >= _MIN_CONTRAST), max(tops, key=contrast))
 
 
 class Room:
     """Walls, counters and cupboard fronts; each is painted when it is first seen."""
 
-    def __init__(self, top_colours: Sequence[tuple[int, int, int]], seed: int) -> None:
-        self._tops, self._seed = top_colours, seed
+    def __init__(self, top_colours: Sequence[Colour], textures: Textures, seed: int) -> None:
+        self._tops, self._textures, self._seed = top_colours, textures, seed
         self._paint: Callable[[int, str], Image] = cache(self._painted)
 
     def surfaces(self, yaw_rad: float) -> list[tuple[Quad, float, Image]]:
@@ -131,8 +133,9 @@ class Room:
         quad = _surface(side, part)
         width, height = (round(float(np.linalg.norm(edge)) * _PX_PER_M) for edge in (quad.right, quad.down))
         if part == "top":
-            return paint_top(rng, height, width, self._tops[side])
-        return paint_wall(rng, height, width) if part == "wall" else paint_front(rng, height, width)
+            return paint_top(rng, height, width, self._tops[side], self._textures)
+        paint = paint_wall if part == "wall" else paint_front
+        return paint(rng, height, width, self._textures)
 
 
 _CUTS = {"wall": 0.0, "top": (1 - _NEAR_M / _FAR_M) / 2, "front": 0.0}  # neighbouring counters meet in a mitre

@@ -2,16 +2,70 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Textures:
+    """What rooms may be made of: the palettes and patterns of walls and counters, what hangs and what lies there."""
+
+    walls: tuple[Colour, ...]
+    tops: tuple[Colour, ...]
+    fronts: tuple[Colour, ...]
+    wall_kinds: tuple[str, ...]
+    top_kinds: tuple[str, ...]
+    hung: tuple[str, ...]
+    laid: tuple[str, ...]
+
 
 _WALLS = ((214, 206, 190), (188, 196, 196), (206, 196, 170), (168, 180, 168), (196, 178, 166), (222, 220, 214), (150, 158, 170))
-TOPS = ((172, 134, 94), (140, 104, 70), (196, 190, 180), (104, 102, 100), (206, 184, 150), (158, 160, 158), (92, 72, 58))
+_TOPS = ((172, 134, 94), (140, 104, 70), (196, 190, 180), (104, 102, 100), (206, 184, 150), (158, 160, 158), (92, 72, 58))
 _FRONTS = ((122, 90, 62), (208, 204, 196), (92, 102, 108), (164, 150, 128), (70, 84, 80))
+
+TEXTURES = {
+    "all": Textures(
+        walls=_WALLS,
+        tops=_TOPS,
+        fronts=_FRONTS,
+        wall_kinds=("plaster", "tiles", "bricks", "paper", "boards"),
+        top_kinds=("planks", "stone", "laminate", "tiles"),
+        hung=("window", "picture", "books", "cupboard", "notes"),
+        laid=("paper", "cloth", "board", "mat"),
+    ),
+    "train": Textures(
+        walls=(
+            *((236, 228, 204), (176, 190, 208), (190, 204, 180), (214, 184, 172), (138, 146, 132), (120, 128, 146), (206, 208, 222)),
+            *((186, 166, 142), (226, 206, 180), (160, 140, 150), (108, 104, 98), (198, 190, 204), (146, 170, 174), (232, 232, 226)),
+        ),
+        tops=(
+            *((186, 150, 116), (120, 86, 60), (216, 212, 204), (76, 78, 82), (182, 160, 128), (136, 142, 146), (66, 54, 46)),
+            *((150, 120, 104), (202, 196, 168), (112, 118, 108), (164, 138, 84), (228, 222, 210), (124, 110, 116), (96, 92, 76)),
+        ),
+        fronts=((144, 112, 82), (226, 222, 216), (64, 72, 88), (184, 172, 148), (96, 104, 84), (110, 70, 58), (140, 148, 156)),
+        wall_kinds=("plaster", "tiles", "boards"),
+        top_kinds=("planks", "stone", "laminate"),
+        hung=("window", "picture", "cupboard"),
+        laid=("paper", "board", "mat"),
+    ),
+    "test": Textures(
+        walls=_WALLS,
+        tops=_TOPS,
+        fronts=_FRONTS,
+        wall_kinds=("bricks", "paper"),
+        top_kinds=("tiles",),
+        hung=("books", "notes"),
+        laid=("cloth",),
+    ),
+}
+"""Sets by name: "all" for every clip, and two that share nothing, to train on one and be tried on the other."""
 
 
 def _smooth(rng: np.random.Generator, height: int, width: int, cells_y: int, cells_x: int) -> Floats:
@@ -20,7 +74,7 @@ def _smooth(rng: np.random.Generator, height: int, width: int, cells_y: int, cel
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def _mottled(rng: np.random.Generator, height: int, width: int, colour: tuple[int, int, int], depth: float) -> Floats:
+def _mottled(rng: np.random.Generator, height: int, width: int, colour: Colour, depth: float) -> Floats:
     """The colour with clouds, grain and a slight change of hue; ``depth`` in grey levels."""
     cloud = sum(_smooth(rng, height, width, n, round(n * width / height)) * weight for n, weight in ((3, 1.0), (12, 0.6), (60, 0.5)))
     grain = rng.standard_normal((height, width)).astype(np.float32)
@@ -28,7 +82,7 @@ def _mottled(rng: np.random.Generator, height: int, width: int, colour: tuple[in
     return np.array(colour, np.float32) + tone[..., None] * np.array([1.0, 0.96, 0.88], np.float32)
 
 
-def _planks(rng: np.random.Generator, height: int, width: int, colour: tuple[int, int, int], rows: int) -> Floats:
+def _planks(rng: np.random.Generator, height: int, width: int, colour: Colour, rows: int) -> Floats:
     """Boards along the surface, each with its own tone and grain, dark in the joints."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     board = np.minimum((y * rows / height).astype(int), rows - 1)
@@ -42,7 +96,7 @@ def _planks(rng: np.random.Generator, height: int, width: int, colour: tuple[int
     return base * (1 - 0.35 * np.maximum(joint.astype(np.float32), cut))[..., None]
 
 
-def _tiles(rng: np.random.Generator, height: int, width: int, colour: tuple[int, int, int], across: int, offset: bool) -> Floats:
+def _tiles(rng: np.random.Generator, height: int, width: int, colour: Colour, across: int, offset: bool) -> Floats:
     """Tiles or bricks (``offset`` rows) of slightly different tones between light joints."""
     edge = width / across
     tall = edge / 2 if offset else edge
@@ -67,9 +121,9 @@ def _panel(image: Floats, x: int, y: int, width: int, height: int, colour: NDArr
     return area
 
 
-def _hang(wall: Floats, x: int, y: int, width: int, height: int, rng: np.random.Generator) -> None:
-    """A window, a picture, a shelf of books or a cupboard in the given rectangle of the wall."""
-    kind = rng.choice(["window", "picture", "books", "cupboard", "notes"])
+def _hang(wall: Floats, x: int, y: int, width: int, height: int, kinds: tuple[str, ...], rng: np.random.Generator) -> None:
+    """One of the kinds (a window, a picture, a shelf of books, a cupboard, notes) in the given rectangle of the wall."""
+    kind = rng.choice(kinds)
     if kind == "window":
         area = _panel(wall, x, y, width, height, (236, 234, 228), rng)
         view = area[8:-8, 8:-8]
@@ -112,10 +166,10 @@ def _hang(wall: Floats, x: int, y: int, width: int, height: int, rng: np.random.
             area[10:-8:7, 6:-6] *= 0.7
 
 
-def paint_wall(rng: np.random.Generator, height: int, width: int) -> Image:
+def paint_wall(rng: np.random.Generator, height: int, width: int, textures: Textures) -> Image:
     """A wall from ceiling to counter, (height, width, 3) uint8, darker towards the counter."""
-    colour = _WALLS[rng.integers(len(_WALLS))]
-    kind = rng.choice(["plaster", "tiles", "bricks", "paper", "boards"])
+    colour = textures.walls[rng.integers(len(textures.walls))]
+    kind = rng.choice(textures.wall_kinds)
     if kind in ("tiles", "bricks"):
         wall = _tiles(rng, height, width, colour, int(rng.integers(9, 16)), offset=kind == "bricks")
     elif kind == "boards":
@@ -129,7 +183,7 @@ def paint_wall(rng: np.random.Generator, height: int, width: int) -> Image:
         span = int(rng.integers(90, 220))
         tall = int(rng.integers(110, 260))
         if rng.random() < 0.75 and left + span < width - 12:
-            _hang(wall, left, int(rng.integers(round(height * 0.2), height - tall - 30)), span, tall, rng)
+            _hang(wall, left, int(rng.integers(round(height * 0.2), height - tall - 30)), span, tall, textures.hung, rng)
         left += span + int(rng.integers(25, 80))
     plug = _panel(wall, int(rng.integers(20, width - 60)), height - 62, 34, 24, (232, 230, 224), rng)
     plug[9:15, 8:12] = plug[9:15, 22:26] = (60, 60, 60)
@@ -137,9 +191,9 @@ def paint_wall(rng: np.random.Generator, height: int, width: int) -> Image:
     return np.clip(wall * shade[:, None, None], 0, 255).astype(np.uint8)
 
 
-def paint_top(rng: np.random.Generator, height: int, width: int, colour: tuple[int, int, int]) -> Image:
+def paint_top(rng: np.random.Generator, height: int, width: int, colour: Colour, textures: Textures) -> Image:
     """A counter top of the colour seen from above, the wall at its upper edge, (height, width, 3) uint8."""
-    kind = rng.choice(["planks", "stone", "laminate", "tiles"])
+    kind = rng.choice(textures.top_kinds)
     if kind == "planks":
         top = _planks(rng, height, width, colour, int(rng.integers(4, 8)))
     elif kind == "tiles":
@@ -150,7 +204,7 @@ def paint_top(rng: np.random.Generator, height: int, width: int, colour: tuple[i
             specks = cv2.GaussianBlur(rng.standard_normal((height, width)).astype(np.float32), (0, 0), 1.6)
             top += (26 * np.tanh(6 * specks))[..., None]
     for _ in range(rng.integers(3, 7)):
-        _lay(top, rng)
+        _lay(top, textures.laid, rng)
     for _ in range(rng.integers(2, 5)):  # stains and crumbs
         centre = (int(rng.integers(0, width)), int(rng.integers(0, height)))
         radii = (int(rng.integers(12, 60)), int(rng.integers(6, 30)))
@@ -162,11 +216,11 @@ def paint_top(rng: np.random.Generator, height: int, width: int, colour: tuple[i
     return np.clip(top * (shade[:, None] * lamp)[..., None], 0, 255).astype(np.uint8)
 
 
-def _lay(top: Floats, rng: np.random.Generator) -> None:
-    """A sheet of paper, a cloth, a cutting board or a mat at an angle on the counter, with a soft shadow."""
+def _lay(top: Floats, kinds: tuple[str, ...], rng: np.random.Generator) -> None:
+    """One of the kinds: a sheet of paper, a cloth, a cutting board or a mat at an angle on the counter, with a soft shadow."""
     height, width = top.shape[:2]
     tall, wide = int(rng.integers(75, 135)), int(rng.integers(80, 200))
-    kind = rng.choice(["paper", "cloth", "board", "mat"])
+    kind = rng.choice(kinds)
     if kind == "paper":
         sheet = np.full((tall, wide, 3), rng.uniform(205, 235), np.float32)
         for y in range(12, tall - 8, 6):
@@ -191,9 +245,9 @@ def _lay(top: Floats, rng: np.random.Generator) -> None:
     top += (moved - top) * cover[..., None]
 
 
-def paint_front(rng: np.random.Generator, height: int, width: int) -> Image:
+def paint_front(rng: np.random.Generator, height: int, width: int, textures: Textures) -> Image:
     """The cupboard doors under a counter, (height, width, 3) uint8."""
-    front = _planks(rng, width, height, _FRONTS[rng.integers(len(_FRONTS))], 6).transpose(1, 0, 2) * np.float32(0.8)
+    front = _planks(rng, width, height, textures.fronts[rng.integers(len(textures.fronts))], 6).transpose(1, 0, 2) * np.float32(0.8)
     doors = int(rng.integers(2, 5))
     for k in range(doors):
         left = k * width // doors

@@ -54,6 +54,7 @@ class World:
     Attributes:
         objects: the annotated objects.
         others: what else lies in the scene, look-alikes and clutter.
+        things: all of it, the annotated objects first.
     """
 
     def __init__(self, config: WorldConfig, seed: int | Sequence[int]) -> None:
@@ -68,6 +69,7 @@ class World:
         self._lens = Lens(config, lens_rng)
         self.objects = tuple(SceneObject(str(k + 1), thing.attributes) for k, thing in enumerate(self._things) if thing.annotated)
         self.others = tuple(thing.attributes for thing in self._things if not thing.annotated)
+        self.things = tuple(thing.attributes for thing in self._things)
 
     @property
     def num_frames(self) -> int:
@@ -86,9 +88,18 @@ class World:
 
     def masks(self, index: int) -> dict[str, Mask]:
         """The visible pixels of each object present in native frame ``index``: object id to ``(H, W)`` bool."""
-        owner = self._draw(index, None)
+        owner = self.owners(index)
         masks = {scene_object.object_id: owner == k + 1 for k, scene_object in enumerate(self.objects)}
         return {object_id: mask for object_id, mask in masks.items() if np.count_nonzero(mask) >= MIN_VISIBLE_PX}
+
+    def owners(self, index: int) -> Image:
+        """Who owns each pixel of native frame ``index``, ``(H, W)`` uint8: 0 for nobody, k + 1 for ``things[k]``."""
+        return self._draw(index, None)
+
+    def held(self, index: int) -> int | None:
+        """The position in ``things`` of what the hand holds before the camera in native frame ``index``."""
+        hand = self._hand
+        return int(hand.thing[index]) if hand.lift[index] > 0.5 else None
 
     def _draw(self, index: int, canvas: Image | None) -> Image:
         """Who owns each pixel, (H, W) uint8: 0 for nobody, k + 1 for thing k. Paints the picture where there is a canvas."""

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from egoray.synthetic.surfaces import TEXTURES
 from egoray.synthetic.world import MIN_VISIBLE_PX, World, WorldConfig, tight_box
 
 STILL = {"light": 0.0, "noise": 0.0, "shutter_s": 0.0}
@@ -141,3 +142,45 @@ def test_a_frame_beyond_the_clip_is_refused(index):
         world.frame(index)
     with pytest.raises(IndexError, match="clip of 60"):
         world.masks(index)
+
+
+def test_texture_sets_to_train_and_to_try_on_share_nothing():
+    for name in ("walls", "tops", "fronts", "wall_kinds", "top_kinds", "hung", "laid"):
+        train, test, every = (set(getattr(TEXTURES[key], name)) for key in ("train", "test", "all"))
+        assert train
+        assert test
+        assert not train & test, name
+        if name.endswith(("kinds", "hung", "laid")):
+            assert train | test == every, name
+
+
+def test_texture_sets_change_the_room_and_not_what_happens_in_it():
+    worlds = [World(WorldConfig(seconds=8.0, textures=name), 3) for name in ("all", "train", "test")]
+    for frame in (0, 100, 200):
+        owners = [world.owners(frame) for world in worlds]
+        np.testing.assert_array_equal(owners[0], owners[1])
+        np.testing.assert_array_equal(owners[0], owners[2])
+    pictures = [world.frame(0) for world in worlds]
+    assert all((a != b).mean() > 0.2 for a, b in pairwise(pictures))
+
+
+def test_an_unknown_texture_set_is_refused():
+    with pytest.raises(ValueError, match="unknown textures"):
+        WorldConfig(textures="marble")
+
+
+def test_owners_are_the_masks_of_all_things():
+    world = World(WorldConfig(seconds=8.0), 3)
+    owners = world.owners(50)
+    for object_id, mask in world.masks(50).items():
+        np.testing.assert_array_equal(owners == int(object_id), mask)
+    assert world.things == (*(o.attributes for o in world.objects), *world.others)
+
+
+def test_what_is_held_is_what_moves_with_the_head():
+    world = World(WorldConfig(seconds=30.0, hands_per_min=40.0), 1)
+    held = [world.held(i) for i in range(world.num_frames)]
+    assert any(k is None for k in held)
+    some = {k for k in held if k is not None}
+    assert some
+    assert some <= set(range(len(world.things)))
