@@ -1,5 +1,7 @@
 """The first thing to run when training goes wrong: one clip learned by heart, in a few minutes, or there is a bug."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -25,21 +27,32 @@ def clip_with_large_targets(tmp_path):
     raise AssertionError("no such clip")
 
 
+def led_by_memory(net, batch):
+    """Mean IoU of each frame when only the first one's boxes are given."""
+    with torch.inference_mode():
+        seen, _ = roll(net.eval(), replace(batch, forced=0.0), "cpu")
+    means = []
+    for t, one in enumerate(seen):
+        logits = F.interpolate(one.logits[:, None], size=(128, 128), mode="bilinear", align_corners=False)[:, 0]
+        means.append(_iou(logits > 0, batch.masks[:, t].bool()).mean().item())
+    return means
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_one_clip_is_learned_by_heart(tmp_path):
     torch.manual_seed(0)
     batch = clip_with_large_targets(tmp_path)
     task = TrackerTask(TrackerNet(), None, None, "cpu")
     optimizer = torch.optim.AdamW(task.net.parameters(), 4e-4, betas=(0.9, 0.99))
-    for _ in range(300):
-        loss, _ = task.loss(batch)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(task.net.parameters(), 1.0)
-        optimizer.step()
-    batch.forced = 0.0  # now it must remember by itself
-    with torch.inference_mode():
-        seen, _ = roll(task.net.eval(), batch, "cpu")
-    for t, one in enumerate(seen):
-        logits = F.interpolate(one.logits[:, None], size=(128, 128), mode="bilinear", align_corners=False)[:, 0]
-        assert _iou(logits > 0, batch.masks[:, t].bool()).mean() > 0.95, t
+    reached = []
+    while len(reached) < 8 and not (reached and min(reached[-1]) > 0.95):
+        task.net.train()
+        for _ in range(150):
+            loss, _ = task.loss(batch)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(task.net.parameters(), 1.0)
+            optimizer.step()
+        reached.append(led_by_memory(task.net, batch))
+    assert min(reached[-1]) > 0.95, reached
