@@ -55,7 +55,7 @@ def probe(path: str, video_id: str, *, source: str = "", annotation_fps: float =
     """
     if os.path.isdir(path):
         names = _image_names(path)
-        num_frames, stride, image = len(names), 1, _read_image(os.path.join(path, names[0]))
+        num_frames, stride, image = len(names), 1, read_image(os.path.join(path, names[0]))
     else:
         with _opened(path, threads=1) as (container, stream):
             index = _Index(container, stream)
@@ -112,7 +112,7 @@ def read_frames_backward(path: str, wanted: Sequence[int], *, threads: int = 0, 
         for frame in reversed(wanted):
             if frame >= len(names):
                 raise _missing(path, frame, len(names))
-            yield frame, _read_image(os.path.join(path, names[frame]))
+            yield frame, read_image(os.path.join(path, names[frame]))
         return
     with _opened(path, threads) as (container, stream):
         index = _Index(container, stream)
@@ -187,7 +187,14 @@ def _image_names(folder: str) -> list[str]:
     return names
 
 
-def _read_image(path: str) -> Image:
+def read_image(path: str) -> Image:
+    """An image file.
+
+    Raises:
+        FormatError: if it is missing or damaged.
+    """
+    if not os.path.isfile(path):
+        raise FormatError(f"{shown_path(path)}: no such image; the folder is incomplete")
     data = np.fromfile(path, dtype=np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
     if image is None:
@@ -200,7 +207,7 @@ def _read_folder(folder: str, wanted: Sequence[int]) -> Iterator[tuple[int, Imag
     for frame in wanted:
         if frame >= len(names):
             raise _missing(folder, frame, len(names))
-        yield frame, _read_image(os.path.join(folder, names[frame]))
+        yield frame, read_image(os.path.join(folder, names[frame]))
 
 
 @contextmanager

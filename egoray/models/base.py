@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from egoray.core.masks import Mask
 from egoray.core.patch import Patch
-from egoray.schema import Box
+from egoray.schema import Box, MaskRLE
 
 Image = NDArray[np.uint8]
 """``(H, W, 3)`` uint8 RGB."""
@@ -124,5 +124,60 @@ class TextDetector(Protocol):
 
         Raises:
             ModelError: if the model cannot run.
+        """
+        ...
+
+
+class Clip(Protocol):
+    """A video that can be read more than once; frames are numbered 0 to ``num_frames - 1`` and are of one size."""
+
+    num_frames: int
+    size_hw: tuple[int, int]
+
+    def frames(self, wanted: Sequence[int] | None = None) -> Frames:
+        """The frames of the strictly ascending numbers, or all, read as they are asked for.
+
+        Raises:
+            FormatError: if one cannot be read.
+        """
+        ...
+
+    def backward(self, start: int, stop: int) -> Frames:
+        """The frames ``start <= f < stop``, last one first.
+
+        Raises:
+            FormatError: if one cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grounded:
+    """Where in a clip the thing is that a sentence means.
+
+    ``masks`` has a key for each frame in which it was found, none for the others; masks have the clip's size. ``scores`` is the
+    confidence in [0, 1] that it is there, for each frame that was judged. ``detection`` is the frame and the box that it was
+    followed from, None from a model that needs none, or that found nothing.
+    """
+
+    masks: Mapping[int, MaskRLE]
+    scores: Mapping[int, float]
+    detection: tuple[int, Detection] | None = None
+
+
+class Grounder(Protocol):
+    """Finds what a sentence names, in every frame of a clip."""
+
+    name: str
+
+    def ground(self, clip: Clip, texts: Sequence[str]) -> list[Grounded]:
+        """One answer a sentence, in their order; what the sentences share of the work is done once.
+
+        Memory does not grow with the number of frames, but for the masks handed back.
+
+        Raises:
+            ModelError: if the model cannot run.
+            FormatError: if a frame cannot be read.
+            ValueError: if a sentence has no word.
         """
         ...
