@@ -70,6 +70,7 @@ def write_random_checkpoint(path: str, seed: int = 0) -> str:
     as visible at first (the object score starts at +2), or every mask would be empty.
     """
     config = OmegaConf.load(str(resources.files("egoray.models.nano") / "tracker.yaml"))
+    config.model.pop("sam_mask_decoder_extra_args")  # the published networks choose among their masks
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_network(config.model, Path(path))
@@ -124,12 +125,12 @@ def _published_config(weights: dict[str, torch.Tensor], path: Path) -> Any:
 
 
 def build_network(config: DictConfig, where: Path) -> SAM2Base:
-    """The network of a config's ``model:`` section, with fresh weights and the package's settings for inference.
+    """The network of a config's ``model:`` section, with fresh weights; where the config is silent, set as the package's predictor is.
 
     Raises:
         ModelError: if the config, read from ``where``, names anything that is not a part of the network.
     """
-    config = OmegaConf.merge(config, POSTPROCESSING, {"_target_": "sam2.modeling.sam2_base.SAM2Base"})
+    config = OmegaConf.merge(POSTPROCESSING, config, {"_target_": "sam2.modeling.sam2_base.SAM2Base"})
     for unused in ("fill_hole_area", "non_overlap_masks", "clear_non_cond_mem_around_input", "add_all_frames_to_correct_as_cond"):
         config.pop(unused, None)
     for target in _targets(OmegaConf.to_container(config)):

@@ -72,6 +72,7 @@ def write_lively(path, seed=0, **changes):
     """
     config = OmegaConf.load(str(resources.files("egoray.models.nano") / "tracker.yaml"))
     config.model = OmegaConf.merge(config.model, changes)
+    config.model.pop("sam_mask_decoder_extra_args")  # as in the published configs, which leave it to the predictor
     torch.manual_seed(seed)
     model = instantiate(config.model, _recursive_=True)
     with torch.no_grad():

@@ -1,5 +1,7 @@
 """Tracker training: the rollout is what the engine does at inference, truth is forced where asked, and a step lowers the loss."""
 
+from importlib import resources
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,7 @@ def test_the_curriculum_follows_the_progress(folder):
 
 def test_without_forced_truth_the_rollout_is_the_engines(tmp_path):
     checkpoint = write_random_checkpoint(str(tmp_path / "narrow.pt"), seed=3)
+    (tmp_path / "narrow.yaml").write_text((resources.files("egoray.models.nano") / "tracker.yaml").read_text())
     net = TrackerNet()
     net.sam2.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
     rng = np.random.default_rng(0)
@@ -98,6 +101,22 @@ def test_forced_truth_changes_what_follows(batch):
         )
     torch.testing.assert_close(one[0].logits, other[0].logits)
     assert (one[1].logits - other[1].logits).abs().max() > 1e-4
+
+
+def test_masks_are_the_same_in_training_and_after(batch):
+    """The decoder's other masks are not trained: no rule may choose them at inference."""
+    torch.manual_seed(0)
+    net = TrackerNet()
+    with torch.no_grad():
+        during, after = (roll(net.train(mode), first_frame(batch), "cpu")[0][0].logits for mode in (True, False))
+    torch.testing.assert_close(during, after)
+
+
+def first_frame(batch):
+    nouns, colours, prompts, labels = rest(batch)
+    return Clips(
+        batch.pixels[:, :1], batch.clip, batch.masks[:, :1], nouns[:, :1], colours[:, :1], prompts, labels, by_mask=False, forced=1.0
+    )
 
 
 def rest(batch):
