@@ -55,7 +55,7 @@ def measure_detector(detector: NanoDetector, worlds: int, pictures: Path | None)
     at = detector.threshold
     start = time.perf_counter()
     for image, _ in frames[:60]:
-        detector.detect(image, ["the red mug", "the wooden spoon", "the blue book with nothing printed on it"])
+        detector.detect([image], ["the red mug", "the wooden spoon", "the blue book with nothing printed on it"])
     seconds = time.perf_counter() - start
     sizes = sorted(a.area for a in answered if a.question.box)
     middle = sizes[len(sizes) // 2]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from egoray.errors import ModelError
-from egoray.models.base import TextDetector, VideoTracker
+from egoray.models.base import Grounder, VideoTracker
 
 
 def _grabcut(checkpoint: str, device: str) -> VideoTracker:
@@ -86,12 +86,127 @@ def build_tracker(model: str, device: str = "cpu", **options: Any) -> VideoTrack
     return entry.build(checkpoint, device, **options)
 
 
-def build_detector(checkpoint: str = "", device: str = "cpu") -> TextDetector:
-    """The nano-detector with its packaged weights, or with those of a file.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrounderEntry:
+    """How a grounding model is built and what it asks of a machine."""
+
+    build: Callable[..., Grounder]
+    """Takes the checkpoint, a torch device, and those of ``options`` that are given."""
+    summary: str
+    default_checkpoint: str
+    """What NAME without a checkpoint means; empty where the package holds all that it needs."""
+    needs_gpu: bool
+    """Whether a CPU is too slow for more than a try."""
+    memory_gb: float
+    """Rough peak on its device, weights included; for people's plans, not a promise."""
+    options: frozenset[str] = frozenset()
+
+
+def _grounded_sam2(
+    checkpoint: str,
+    device: str,
+    *,
+    detector: str = "IDEA-Research/grounding-dino-tiny",
+    threshold: float = 0.35,
+    initialisation: str = "highest",
+    detector_batch: int = 8,
+    every: int = 1,
+    gate: float = 0.0,
+) -> Grounder:
+    from egoray.grounding import gate as gates
+    from egoray.grounding.proposer import DetectorProposer
+    from egoray.grounding.sampler import every as every_step
+    from egoray.grounding.strategy import Strategy
+    from egoray.models.grounding_dino import GroundingDino
+    from egoray.models.sam2_engine import Sam2Engine
+    from egoray.models.sam2_session import Settings
+
+    return Strategy(
+        name="grounded-sam2",
+        proposer=DetectorProposer(GroundingDino(detector, device, threshold), detector_batch),
+        tracker=Sam2Engine(checkpoint, device, Settings(fresh_return=True)),
+        sampler=every_step(every),
+        verifier=_initialisation(initialisation),
+        gate=gates.confident(gate) if gate else gates.every_mask,
+    )
+
+
+def _nano(
+    checkpoint: str,
+    device: str,
+    *,
+    threshold: float | None = None,
+    initialisation: str = "highest",
+    every: int = 1,
+    gate: float = 0.0,
+) -> Grounder:
+    from egoray.grounding import gate as gates
+    from egoray.grounding.memory import alike
+    from egoray.grounding.proposer import DetectorProposer
+    from egoray.grounding.sampler import every as every_step
+    from egoray.grounding.strategy import Strategy
+    from egoray.models.detector import THRESHOLD, NanoDetector
+    from egoray.models.grabcut import GrabCut
+
+    return Strategy(
+        name="nano",
+        proposer=DetectorProposer(NanoDetector(checkpoint, device, THRESHOLD if threshold is None else threshold), looks=True),
+        tracker=GrabCut(),
+        sampler=every_step(every),
+        verifier=_initialisation(initialisation),
+        linker=alike(),
+        gate=gates.confident(gate) if gate else gates.every_mask,
+    )
+
+
+def _initialisation(name: str) -> Any:
+    from egoray.grounding.verifier import first_found, most_confident
+
+    return {"highest": most_confident, "naive": first_found}[name]
+
+
+_DETECTS = frozenset({"threshold", "initialisation", "every", "gate"})
+
+GROUNDERS = {
+    "nano": GrounderEntry(
+        build=_nano,
+        summary="packaged nano-detector on each frame, linked by looks, GrabCut in each box; no download",
+        default_checkpoint="",
+        needs_gpu=False,
+        memory_gb=0.5,
+        options=_DETECTS,
+    ),
+    "grounded-sam2": GrounderEntry(
+        build=_grounded_sam2,
+        summary="the paper's: Grounding DINO on each frame, SAM 2 both ways from the most confident box; grounded-sam2:SAM2_CHECKPOINT",
+        default_checkpoint="facebook/sam2.1-hiera-large",
+        needs_gpu=True,
+        memory_gb=8.0,
+        options=_DETECTS | {"detector", "detector_batch"},
+    ),
+}
+
+
+def grounder_entry(model: str) -> tuple[GrounderEntry, str]:
+    """The entry that ``NAME`` or ``NAME:CHECKPOINT`` means, and its checkpoint ("" if none).
 
     Raises:
-        ModelError: if the file cannot be used.
+        ModelError: for an unknown name.
     """
-    from egoray.models.detector import NanoDetector
+    name, _, checkpoint = model.partition(":")
+    entry = GROUNDERS.get(name)
+    if entry is None:
+        raise ModelError(f"--model {model}: unknown; known are {', '.join(GROUNDERS)}")
+    return entry, checkpoint or entry.default_checkpoint
 
-    return NanoDetector(checkpoint, device)
+
+def build_grounder(model: str, device: str = "cpu", **options: Any) -> Grounder:
+    """The grounding model, loaded on ``device``, with options of its own.
+
+    Raises:
+        ModelError: if it is unknown, has no such option, or its weights cannot be used.
+    """
+    entry, checkpoint = grounder_entry(model)
+    if unknown := options.keys() - entry.options:
+        raise ModelError(f"{min(unknown)}: not a setting of {model.partition(':')[0]}; leave it out")
+    return entry.build(checkpoint, device, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -50,8 +51,8 @@ class TrackRequest:
     """One object to follow over the frames ``start <= f < stop``.
 
     ``prompts`` are what the model is told, by frame. From the first of them it follows the object forward to ``stop`` and,
-    where ``start`` lies before it, backward to ``start``. ``boxes`` holds a box for every frame; a tracker that follows on
-    its own (SAM 2) ignores it, one that cannot (GrabCut) is seeded by it.
+    where ``start`` lies before it, backward to ``start``. ``boxes`` says where it is known to be; a tracker that follows
+    on its own (SAM 2) ignores it, one that cannot (GrabCut) is seeded by it and sees nothing in a frame without a box.
     """
 
     key: str
@@ -113,17 +114,20 @@ class Detection:
 
 
 class TextDetector(Protocol):
-    """Finds what a sentence names in a single image."""
+    """Finds what a sentence names in single images."""
 
     name: str
     threshold: float
-    """The score from which on a detection counts as found; below it the model says "nothing here"."""
+    """The score above which a detection counts as found; below it the model says "nothing here"."""
 
-    def detect(self, image: Image, texts: Sequence[str]) -> list[list[Detection]]:
-        """For each sentence its candidates, best first; none where the image offers nothing at all.
+    def detect(self, images: Sequence[Image], texts: Sequence[str]) -> list[list[list[Detection]]]:
+        """For each image and each sentence the candidates, best first; none where the image offers nothing at all.
+
+        Images are of one size; what the sentences share of the work on an image is done once.
 
         Raises:
             ModelError: if the model cannot run.
+            ValueError: if a sentence has no word.
         """
         ...
 
@@ -181,3 +185,13 @@ class Grounder(Protocol):
             ValueError: if a sentence has no word.
         """
         ...
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse a sentence that names nothing.
+
+    Raises:
+        ValueError: if one has no word.
+    """
+    if wordless := [text for text in texts if not re.search(r"[^\W_]", text)]:
+        raise ValueError(f"nothing to look for in {wordless[0]!r}: a sentence needs a word")

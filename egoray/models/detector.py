@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from egoray.errors import ModelError
-from egoray.models.base import Detection, Image
+from egoray.models.base import Detection, Image, check_texts
 from egoray.models.nano.detector_net import DetectorNet, tokenize
 
 INPUT_WIDTH_PX = 640
@@ -82,16 +82,12 @@ class NanoDetector:
         return made
 
     @torch.inference_mode()
-    def detect(self, image: Image, texts: Sequence[str]) -> list[list[Detection]]:
-        """See `TextDetector.detect`; at most 10 candidates a sentence, none of them overlapping another by half.
+    def detect(self, images: Sequence[Image], texts: Sequence[str]) -> list[list[list[Detection]]]:
+        """See `TextDetector.detect`; at most 10 candidates a sentence, none of them overlapping another by half."""
+        check_texts(texts)
+        return [self._found(image, texts) for image in images] if texts else [[] for _ in images]
 
-        Raises:
-            ValueError: if a sentence has no word.
-        """
-        if not texts:
-            return []
-        if wordless := [text for text in texts if not re.search(r"[^\W_]", text)]:
-            raise ValueError(f"nothing to look for in {wordless[0]!r}: a sentence needs a word")
+    def _found(self, image: Image, texts: Sequence[str]) -> list[list[Detection]]:
         asked = [parse(text) for text in texts]
         phrases = list(dict.fromkeys(phrase for one in asked for phrase in (one.target, one.anchor) if phrase))
         boxes, found = self._candidates(image, phrases)

@@ -42,19 +42,19 @@ class GrabCut:
     def track(
         self, frames: Frames, requests: Sequence[TrackRequest], backward: Callable[[int, int], Frames] | None = None
     ) -> Iterator[tuple[int, dict[str, TrackedMask]]]:
-        """See `VideoTracker.track`; it never asks for ``backward``. A mask is empty where the box lies outside the image."""
+        """See `VideoTracker.track`; it never asks for ``backward``. A mask is empty without a box and where it lies outside the image."""
         last: dict[str, Mask] = {}
         for frame, image in frames:
             found = {}
             for request in requests:
                 if request.start <= frame < request.stop:
-                    found[request.key] = self._segment(image, request.boxes[frame], last, request.key)
+                    found[request.key] = self._segment(image, request.boxes.get(frame), last, request.key)
             yield frame, found
 
-    def _segment(self, image: Image, box: Box, last: dict[str, Mask], key: str) -> TrackedMask:
+    def _segment(self, image: Image, box: Box | None, last: dict[str, Mask], key: str) -> TrackedMask:
         size_hw = image.shape[:2]
         empty = TrackedMask(patch=Patch.empty(size_hw), score=0.0)
-        inside = clip_box(box, size_hw)
+        inside = clip_box(box, size_hw) if box else None
         if inside is None:
             return empty
         margin_x, margin_y = (max(4.0, RING * (inside[i + 2] - inside[i])) for i in (0, 1))

@@ -32,6 +32,7 @@ class Sam2Engine:
         settings: see `Settings`.
         compile: see `Network`.
         encode_batch: frames that the encoder takes at once; None lets the device decide.
+        reuse_frames: frames whose features are kept for the way back, 17 MB each at 1024 px in float32; None lets the device decide.
 
     Raises:
         ModelError: if the checkpoint cannot be used.
@@ -47,11 +48,13 @@ class Sam2Engine:
         *,
         compile: bool = False,
         encode_batch: int | None = None,
+        reuse_frames: int | None = None,
     ) -> None:
         self.network = Network(load_sam2(checkpoint, device), compile)
         self.settings = settings
         on_gpu = self.network.device.type == "cuda"
         self.encode_batch = encode_batch or (4 if on_gpu else 1)
+        self.reuse_frames = (256 if on_gpu else 48) if reuse_frames is None else reuse_frames
         self.encoded_frames = 0
         """Encoder passes so far, counted in frames."""
         if on_gpu:
@@ -74,16 +77,18 @@ class Sam2Engine:
     ) -> Iterator[Masks]:
         """See `VideoTracker.track`; an object not seen in a frame has an empty mask.
 
-        A frame is encoded once on the way forward and, if an object is followed back through it, once more on the way back.
-        Frames without an object are not encoded.
+        A frame is encoded once on the way forward. Where objects are followed forward and back through it, the last
+        ``reuse_frames`` of such frames are not encoded again on the way back. Frames without an object are not encoded.
         """
         first = _checked(requests, backward is not None)
-        turning: dict[str, list[Remembered]] = {r.key: [] for r in requests if r.start < first[r.key]}
-        yield from self._forward(frames, requests, first, turning, num_frames)
-        if turning and backward is not None:
-            returning = [r for r in requests if r.key in turning]
-            again = backward(min(r.start for r in returning), max(first[r.key] for r in returning))
-            yield from self._backward(again, returning, first, turning, num_frames)
+        returning = [r for r in requests if r.start < first[r.key]]
+        turning: dict[str, list[Remembered]] = {r.key: [] for r in returning}
+        turns = max((first[r.key] for r in returning), default=0)
+        encoded: dict[int, Features] = {}
+        yield from self._forward(frames, requests, first, turning, encoded, turns, num_frames)
+        if returning and backward is not None:
+            again = backward(min(r.start for r in returning), turns)
+            yield from self._backward(again, returning, first, turning, encoded, num_frames)
 
     def _forward(
         self,
@@ -91,9 +96,11 @@ class Sam2Engine:
         requests: Sequence[TrackRequest],
         first: Mapping[str, int],
         turning: dict[str, list[Remembered]],
+        encoded: dict[int, Features],
+        turns: int,
         num_frames: int | None,
     ) -> Iterator[Masks]:
-        """Follow from the first prompts to the stops; leave in ``turning`` what the way back begins with."""
+        """Follow from the first prompts to the stops; leave what the way back begins with in ``turning``, what it reuses in ``encoded``."""
 
         def enter(session: Session, frame: int) -> None:
             for request in requests:
@@ -103,12 +110,13 @@ class Sam2Engine:
         def leave(session: Session, frame: int) -> None:
             for key, kept in turning.items():
                 past = session.objects.get(key, [])
-                if past and past[-1].frame == frame and (past[-1].prompted or frame - first[key] < self.network.num_pointers):
+                recent = not self.settings.fresh_return and frame - first[key] < self.network.num_pointers
+                if past and past[-1].frame == frame and (past[-1].prompted or recent):
                     kept.append(past[-1])
 
         spans = {r.key: (first[r.key], r.stop) for r in requests}
         missing = set(first)
-        for frame, masks in self._run(frames, spans, requests, num_frames, enter, leave):
+        for frame, masks in self._run(frames, spans, requests, num_frames, enter, leave, encoded, turns):
             missing -= masks.keys()
             yield frame, masks
         if missing:
@@ -121,6 +129,7 @@ class Sam2Engine:
         requests: Sequence[TrackRequest],
         first: Mapping[str, int],
         turning: Mapping[str, list[Remembered]],
+        encoded: dict[int, Features],
         num_frames: int | None,
     ) -> Iterator[Masks]:
         """Follow from the frames before the first prompts back to the starts."""
@@ -133,7 +142,7 @@ class Sam2Engine:
                     session.adopt(request.key, turning[request.key])
 
         spans = {r.key: (r.start, first[r.key]) for r in requests}
-        yield from self._run(frames, spans, (), num_frames, enter, lambda session, frame: None)
+        yield from self._run(frames, spans, (), num_frames, enter, lambda session, frame: None, encoded, turns=0)
 
     def _run(
         self,
@@ -143,14 +152,23 @@ class Sam2Engine:
         num_frames: int | None,
         enter: Callable[[Session, int], None],
         leave: Callable[[Session, int], None],
+        encoded: dict[int, Features],
+        turns: int,
     ) -> Iterator[Masks]:
-        """One pass over the frames, in either direction; each result is handed out once the next frame is under way."""
+        """One pass over the frames, in either direction; each result is handed out once the next frame is under way.
+
+        Features in ``encoded`` are used up; those of the last frames before ``turns`` are left in it.
+        """
         session: Session | None = None
         pending: tuple[int, Step] | None = None
         source = iter(frames)
         while chunk := list(islice(source, self.encode_batch)):
             session = session or self.session(chunk[0][1].shape[:2], num_frames)
-            features = self._encode(session, [(f, image) for f, image in chunk if any(a <= f < b for a, b in spans.values())])
+            needed = [(f, image) for f, image in chunk if any(a <= f < b for a, b in spans.values())]
+            features = self._encode(session, needed, encoded)
+            encoded.update((frame, features[frame]) for frame in features if frame < turns)
+            while len(encoded) > self.reuse_frames and turns:
+                del encoded[min(encoded)]
             for frame, _ in chunk:
                 enter(session, frame)
                 prompts = {r.key: r.prompts[frame] for r in prompted if frame in r.prompts and frame < r.stop}
@@ -164,14 +182,16 @@ class Sam2Engine:
         if pending:
             yield pending[0], pending[1].masks()
 
-    def _encode(self, session: Session, frames: Sequence[tuple[int, Image]]) -> dict[int, Features]:
+    def _encode(self, session: Session, frames: Sequence[tuple[int, Image]], encoded: dict[int, Features]) -> dict[int, Features]:
         for frame, image in frames:
             session.check_size(frame, image)
-        if not frames:
-            return {}
-        self.encoded_frames += len(frames)
-        with running(self.network):
-            return dict(zip((f for f, _ in frames), self.network.encode([image for _, image in frames]), strict=True))
+        features = {frame: encoded.pop(frame) for frame, _ in frames if frame in encoded}
+        if fresh := [(frame, image) for frame, image in frames if frame not in features]:
+            self.encoded_frames += len(fresh)
+            with running(self.network):
+                made = self.network.encode([image for _, image in fresh])
+            features |= dict(zip((frame for frame, _ in fresh), made, strict=True))
+        return features
 
 
 def _checked(requests: Sequence[TrackRequest], can_return: bool) -> dict[str, int]:

@@ -30,6 +30,7 @@ class Settings:
         fill_holes: holes of at most this many pixels of the network's mask are filled; 0 leaves them.
         non_overlapping: each pixel belongs to one object, where it is most certain.
         corrections_stay: a corrected frame is remembered for good, as a first prompt is, instead of as one of the last frames.
+        fresh_return: the way back from a prompt begins with the prompted frames alone, as if it were a run of its own.
         objects_at_once: objects that go through the network together; None lets the device decide.
     """
 
@@ -37,6 +38,7 @@ class Settings:
     fill_holes: int = 0
     non_overlapping: bool = False
     corrections_stay: bool = False
+    fresh_return: bool = False
     objects_at_once: int | None = None
 
 

@@ -109,7 +109,7 @@ class Answered:
 def ask(detector: TextDetector, frames: Iterable[tuple[Image, Sequence[Question]]]) -> Iterator[Answered]:
     """Put the questions to the detector, frame by frame."""
     for image, asked in frames:
-        for question, found in zip(asked, detector.detect(image, [q.text for q in asked]), strict=True):
+        for question, found in zip(asked, detector.detect([image], [q.text for q in asked])[0], strict=True):
             box = question.box or (0.0, 0.0, 0.0, 0.0)
             yield Answered(question, found, (box[2] - box[0]) * (box[3] - box[1]) / (image.shape[0] * image.shape[1]))
 

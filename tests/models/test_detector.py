@@ -57,7 +57,7 @@ def test_overlapping_candidates_leave_the_best():
 
 def test_boxes_lie_in_the_image_and_scores_fall(checkpoint):
     image = np.random.default_rng(0).integers(0, 255, (90, 160, 3), dtype=np.uint8)
-    found = NanoDetector(checkpoint).detect(image, ["the red mug", "a key left of the red mug"])
+    found = NanoDetector(checkpoint).detect([image], ["the red mug", "a key left of the red mug"])[0]
     assert len(found) == 2
     for candidates in found:
         assert 0 < len(candidates) <= 10
@@ -68,19 +68,19 @@ def test_boxes_lie_in_the_image_and_scores_fall(checkpoint):
 
 
 def test_no_sentence_no_work(checkpoint):
-    assert NanoDetector(checkpoint).detect(np.zeros((48, 64, 3), np.uint8), []) == []
+    assert NanoDetector(checkpoint).detect([np.zeros((48, 64, 3), np.uint8)], []) == [[]]
 
 
 def test_a_sentence_without_a_word_is_refused(checkpoint):
     with pytest.raises(ValueError, match="needs a word"):
-        NanoDetector(checkpoint).detect(np.zeros((48, 64, 3), np.uint8), ["the mug", " ... "])
+        NanoDetector(checkpoint).detect([np.zeros((48, 64, 3), np.uint8)], ["the mug", " ... "])
 
 
 def test_what_is_asked_together_is_answered_as_alone(checkpoint):
     image = np.random.default_rng(1).integers(0, 255, (120, 200, 3), dtype=np.uint8)
     detector = NanoDetector(checkpoint)
-    together = detector.detect(image, ["the red mug", 'the very long wooden book with "HELLO" printed on it'])
-    alone = detector.detect(image, ["the red mug"])
+    together = detector.detect([image], ["the red mug", 'the very long wooden book with "HELLO" printed on it'])[0]
+    alone = detector.detect([image], ["the red mug"])[0]
     for a, b in zip(together[0], alone[0], strict=True):
         assert a.score == pytest.approx(b.score, abs=1e-5)
 
@@ -106,7 +106,7 @@ def test_half_precision_safetensors_load_as_well(checkpoint, tmp_path):
     assert done.exit_code == 0, done.output
     assert target.stat().st_size < 4.2e6
     image = np.random.default_rng(2).integers(0, 255, (96, 160, 3), dtype=np.uint8)
-    full, half = (NanoDetector(str(path)).detect(image, ["the mug"])[0] for path in (checkpoint, target))
+    full, half = (NanoDetector(str(path)).detect([image], ["the mug"])[0][0] for path in (checkpoint, target))
     assert half[0].score == pytest.approx(full[0].score, abs=0.02)
 
 

@@ -195,13 +195,34 @@ def test_both_ways_from_the_middle(checkpoint, clip):
     assert engine.encoded_frames == NUM_FRAMES
 
 
-def test_several_objects_both_ways_cost_two_passes_a_frame_at_most(narrow, clip):
-    engine = Sam2Engine(narrow)
+def test_a_fresh_return_is_a_run_of_its_own(checkpoint, clip):
+    """As the released Grounded-SAM2 does it: the frames up to the prompt are reversed and tracked as another video."""
+    predictor, state = stock_session(checkpoint, clip[20::-1])
+    add_box(predictor, state, "0", 0, BOXES["3"])
+    apart = predictor.propagate(state)
+    found = {}
+    for fresh in (True, False):
+        frames, backward = both_ways(clip)
+        engine = Sam2Engine(checkpoint, settings=Settings(fresh_return=fresh))
+        results = list(engine.track(frames, [request("0", {20: Prompt(box=BOXES["3"])})], backward))
+        found[fresh] = {frame: masks["0"].logits for frame, masks in results if frame < 20 and masks}
+    for frame, logits in found[True].items():
+        np.testing.assert_allclose(logits, predictor.low_res(state, "0", 20 - frame), atol=1e-4)
+    assert len(apart) == len(found[True]) + 1
+    assert max(np.abs(found[True][f] - found[False][f]).max() for f in range(20)) > 1e-3
+
+
+@pytest.mark.parametrize(("reused", "encoded"), [(None, 40), (10, 35 + 39 - 10), (0, 35 + 39)])
+def test_what_was_encoded_on_the_way_forward_serves_the_way_back(narrow, clip, reused, encoded):
+    engine = Sam2Engine(narrow, reuse_frames=reused)
     frames, backward = both_ways(clip)
     requests = [request(str(i), {at: Prompt(box=BOXES[str(i)])}, start=2 * i) for i, at in enumerate((5, 30, 39))]
     masks = collect(engine.track(frames, requests, backward))
     assert {k: sum(key == k for key, _ in masks) for k in "012"} == {"0": 40, "1": 38, "2": 36}
-    assert engine.encoded_frames == (NUM_FRAMES - 5) + 39
+    assert engine.encoded_frames == encoded
+    if reused == 0:
+        again = collect(Sam2Engine(narrow).track(both_ways(clip)[0], requests, backward))
+        assert all((masks[at].mask == again[at].mask).all() for at in masks)
 
 
 def test_the_references_memory_is_what_the_engine_must_get_right(narrow, clip):
