@@ -224,6 +224,40 @@ def demo(out: str, videos: int, seed: int) -> None:
 
 
 @main.command()
+@click.option("--model", metavar="NAME", help="One of `egoray models`, or NAME:CHECKPOINT.  [default: nano]")
+@click.option("--dataset", required=True, metavar="D", help="EgoMask's folder, the released one or one of `egoray build`.")
+@click.option("--split", type=click.Choice(["short", "medium", "mid", "long", "full"]), required=True, help="Which of its splits.")
+@click.option("--out", required=True, metavar="P", help="Folder for <split>/<video>/<exp>/<exp>-<obj>.json; `evaluate --predictions P`.")
+@click.option("--retry-failed", is_flag=True, help="Try again the clips that earlier runs gave up.")
+@stage_options
+def predict(model: str | None, dataset: str, split: str, out: str, retry_failed: bool, **options: Any) -> None:
+    """Ask a grounding model a benchmark's questions; its answers go into the layout that `evaluate` and the released evaluator read.
+
+    A clip's sentences are answered together, on as many GPUs or cores as the cluster has. The same command goes on where a
+    run ended. Confidences of every frame and the run's records: P/work/<split>/.
+    """
+    from egoray import terminal
+    from egoray.config import PredictConfig, absolute_under_job, load
+    from egoray.evaluate.predict import forecast, plan_from_files, work_folder
+    from egoray.registry import grounder_entry
+
+    for option, path in (("--dataset", dataset), ("--out", out)):
+        absolute_under_job(path, option)
+    split = {"mid": "medium"}.get(split, split)
+    config = load(PredictConfig, options["config_file"], options["overrides"], model=model)
+    entry, _ = grounder_entry(config.model)
+    plan = plan_from_files(dataset, split, config)
+    if options["dry_run"]:
+        return terminal.finish(forecast(plan, options["limit"]) | {"memory_gb": entry.memory_gb}, options["as_json"])
+    from egoray.evaluate.ray_predict import predict as predict_on_ray
+
+    with terminal.units("predict") as progress:
+        summary = predict_on_ray(plan, out, config, limit=options["limit"], retry_failed=retry_failed, progress=progress)
+    failures = work_folder(out, split).uri
+    return terminal.finish(summary, options["as_json"], failures_of=failures, max_failures=config.max_failures)
+
+
+@main.command()
 @click.option("--dataset", required=True, metavar="D", help="EgoMask's folder, the released one or one of `egoray build`.")
 @click.option("--split", type=click.Choice(["short", "medium", "mid", "long", "full"]), required=True, help="Which of its splits.")
 @click.option("--predictions", required=True, metavar="P", help="Folder that holds <split>/<video>/<exp>/<exp>-<obj>.json.")

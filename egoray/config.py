@@ -22,7 +22,18 @@ class StageConfig(BaseModel):
     max_failures: Annotated[int, Field(ge=0, description="exit with 1 when more units than this are lost")] = 0
 
 
-class AnnotateConfig(StageConfig):
+class UnitConfig(StageConfig):
+    """What every stage takes that runs a model over clips."""
+
+    max_attempts: Annotated[int, Field(ge=1, description="starts of a unit before it is given up as one that kills its actor")] = 3
+    workers: Annotated[int | None, Field(ge=1, description="actors; default: as many as the cluster's GPUs or CPUs allow")] = None
+    cpus_per_worker: Annotated[float, Field(gt=0, description="CPUs an actor reserves; its libraries use as many threads")] = 1.0
+    gpus_per_worker: Annotated[float, Field(ge=0, description="GPUs an actor reserves where the cluster has any; fractions share one")] = (
+        1.0
+    )
+
+
+class AnnotateConfig(UnitConfig):
     """Settings of `egoray annotate`. Those that change the masks are in `fingerprint_fields`; the rest only place the work."""
 
     model: Annotated[str, Field(description="grabcut, or sam2:CHECKPOINT (a .pt file or a published id)")] = "grabcut"
@@ -33,12 +44,6 @@ class AnnotateConfig(StageConfig):
     non_overlapping: Annotated[bool, Field(description="sam2: each pixel belongs to one object at most")] = False
     compile: Annotated[bool, Field(description="sam2: torch.compile; pays off in runs of many minutes")] = False
     max_shard_frames: Annotated[int, Field(ge=1, description="frames a shard spans at most, unless one trajectory is longer")] = 300
-    max_attempts: Annotated[int, Field(ge=1, description="starts of a unit before it is given up as one that kills its actor")] = 3
-    workers: Annotated[int | None, Field(ge=1, description="actors; default: as many as the cluster's GPUs or CPUs allow")] = None
-    cpus_per_worker: Annotated[float, Field(gt=0, description="CPUs an actor reserves; its libraries use as many threads")] = 1.0
-    gpus_per_worker: Annotated[float, Field(ge=0, description="GPUs an actor reserves where the cluster has any; fractions share one")] = (
-        1.0
-    )
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """The settings that change what a shard's masks are."""
@@ -47,6 +52,30 @@ class AnnotateConfig(StageConfig):
     def tracker_options(self) -> dict[str, Any]:
         """The settings that are the tracker's own, where they are not the default."""
         return self.model_dump(include={"fill_holes", "non_overlapping", "compile"}, exclude_defaults=True)
+
+
+class PredictConfig(UnitConfig):
+    """Settings of `egoray predict`. Those of the models are None where the model's own default stands."""
+
+    model: Annotated[str, Field(description="see `egoray models`; NAME, or NAME:CHECKPOINT (a folder, a file or a published id)")] = "nano"
+    detector: Annotated[str | None, Field(description="grounded-sam2: Grounding DINO or MM-Grounding-DINO, a folder or ID@REVISION")] = None
+    threshold: Annotated[float | None, Field(ge=0, le=1, description="nano, grounded-sam2: a box counts above this score")] = None
+    initialisation: Annotated[
+        Literal["highest", "naive"] | None, Field(description="nano, grounded-sam2: follow from the most confident box or the first found")
+    ] = None
+    every: Annotated[int | None, Field(ge=1, description="nano, grounded-sam2: the detector sees each so many frames")] = None
+    gate: Annotated[
+        float | None, Field(ge=0, le=1, description="nano, grounded-sam2: no mask where the object is there with less confidence")
+    ] = None
+    detector_batch: Annotated[int | None, Field(ge=1, description="grounded-sam2: frames that the detector takes at once")] = None
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """The settings that change what a clip's answers are."""
+        return {"model": self.model} | {k: v for k, v in self.model_options().items() if k != "detector_batch"}
+
+    def model_options(self) -> dict[str, Any]:
+        """The settings that are the model's own, where given."""
+        return self.model_dump(exclude=set(UnitConfig.model_fields) | {"model"}, exclude_none=True)
 
 
 class EvaluateConfig(StageConfig):

@@ -140,7 +140,7 @@ def _facts(summary: Mapping[str, Any], run: Mapping[str, Any]) -> list[tuple[str
     facts = [("split", summary["split"]), ("expressions", f"{summary['num_expressions']:,}")]
     facts += [(metric, percent(metrics.get(metric))) for metric in (MAIN_METRIC, "IoU_gold", "J&F", "T_recall")]
     try:
-        speed = Folder(run["predictions"]).read_json("summary.json").get("frames_per_s")
+        speed = Folder(run["predictions"]).read_json(f"work/{run['split']}/summary.json").get("frames_per_s")
     except (EgorayError, AttributeError):  # predictions made elsewhere record none
         speed = None
     return [*facts, ("inference, frames/s", f"{speed:,.2f}" if speed else "not recorded")]

@@ -56,6 +56,6 @@ def write_evaluated(
         masks = answer(answers[number % len(answers)], gold, item)
         detection = {"frame_idx": 0, "frame_name": next(iter(masks), item.frame_names[0]), "labels": [], "input_boxes": [0, 0, 9, 9]}
         write_prediction(predictions, split, item, masks, detection)
-    Folder(predictions).write_json("summary.json", {"frames_per_s": 3.25})
+    Folder(predictions).write_json(f"work/{split}/summary.json", {"frames_per_s": 3.25})
     evaluate(dataset, split, predictions, str(folder / "evaluation"), EvaluateConfig())
     return str(folder / "evaluation")

@@ -1,0 +1,167 @@
+"""Put a benchmark's questions to a grounding model: clips with all their sentences as units of work, answers as files.
+
+Answers lie in the released layout at OUT/<split>/<video>/<exp>/, and once more as a table: OUT/work/<split>/answers/*.parquet has a
+row an expression and judged frame, with the model's confidence and, where it found something, the mask.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any
+
+import pyarrow as pa
+
+from egoray.config import PredictConfig
+from egoray.core.clip import ImageClip
+from egoray.core.storage import Folder
+from egoray.core.video import digest
+from egoray.core.workfolder import fingerprint
+from egoray.errors import ConfigError, FormatError
+from egoray.formats.egomask import images_dir, read_items, write_prediction
+from egoray.models.base import Grounded, Grounder
+from egoray.schema import FailureRow, GroundingItem
+
+ANSWERS = pa.schema(
+    [(name, pa.string()) for name in ("video_id", "expression_id", "object_id", "frame_name")]
+    + [("frame", pa.int32()), ("score", pa.float32()), ("height", pa.int32()), ("width", pa.int32()), ("counts", pa.string())]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipQuestions:
+    """A clip and all that is asked about it; ``paths`` are its images, one a frame name of its items."""
+
+    unit: str
+    split: str
+    paths: tuple[str, ...]
+    items: tuple[GroundingItem, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictPlan:
+    """The units of a run, and the questions that cannot be asked."""
+
+    dataset: str
+    split: str
+    clips: tuple[ClipQuestions, ...]
+    failures: tuple[FailureRow, ...]
+
+
+def plan_from_files(dataset: str, split: str, config: PredictConfig) -> PredictPlan:
+    """The questions of a split by clip; a clip without images and a sentence without a word are failures.
+
+    Raises:
+        FormatError: if the dataset cannot be read, or has no expression.
+        ConfigError: for an unknown split.
+    """
+    try:
+        items = read_items(dataset, split)
+    except ValueError as error:
+        raise ConfigError(f"--split {error}") from error
+    if not items:
+        raise FormatError(f"{dataset}: split {split} has no expressions")
+    clips: dict[str, list[GroundingItem]] = {}
+    failures = []
+    for item in items:
+        if re.search(r"[^\W_]", item.text):
+            clips.setdefault(item.video_id, []).append(item)
+        else:
+            failures.append(_failure(f"{item.video_id}/{item.expression_id}", f"nothing to look for in {item.text!r}"))
+    units, seen = [], cache(digest)
+    for video_id, asked in clips.items():
+        folder = images_dir(dataset, asked[0])
+        names = asked[0].frame_names
+        if not os.path.isdir(folder):
+            failures.append(_failure(video_id, f"{folder}: no such folder of images; fetch it, or predict another split"))
+            continue
+        questions = [(item.expression_id, item.object_id, item.text) for item in asked]
+        unit = fingerprint([config.fingerprint_fields(), split, video_id, questions, names, seen(folder)])
+        paths = tuple(os.path.join(os.path.abspath(folder), f"{name}.jpg") for name in names)
+        units.append(ClipQuestions(unit=unit, split=split, paths=paths, items=tuple(asked)))
+    return PredictPlan(dataset=dataset, split=split, clips=tuple(units), failures=tuple(failures))
+
+
+def forecast(plan: PredictPlan, limit: int | None = None) -> dict[str, Any]:
+    """What a run would do, in numbers."""
+    clips = plan.clips[:limit]
+    return {
+        "clips": len(clips),
+        "expressions": sum(len(clip.items) for clip in clips),
+        "frames": sum(len(clip.paths) for clip in clips),
+        "cannot_be_asked": len(plan.failures),
+    }
+
+
+def pack(clip: ClipQuestions) -> str:
+    """The unit as text."""
+    return json.dumps(asdict(clip))
+
+
+def unpack(text: str) -> ClipQuestions:
+    """What `pack` packed."""
+    row = json.loads(text)
+    items = tuple(GroundingItem(**{**item, "frame_names": tuple(item["frame_names"])}) for item in row["items"])
+    return ClipQuestions(unit=row["unit"], split=row["split"], paths=tuple(row["paths"]), items=items)
+
+
+def work_folder(predictions: str, split: str) -> Folder:
+    """Where a run over a split keeps its records: run.json, summary.json, answers/, failures/."""
+    return Folder(predictions) / "work" / split
+
+
+def answer(model: Grounder, clip: ClipQuestions, predictions: str) -> list[dict[str, Any]]:
+    """Ask the model, write an answer file for each expression, and give the rows of the table `ANSWERS`.
+
+    Raises:
+        FormatError: if an image cannot be read.
+        ModelError: if the model cannot run.
+    """
+    rows = []
+    answers = model.ground(ImageClip(clip.paths), [item.text for item in clip.items])
+    for item, found in zip(clip.items, answers, strict=True):
+        masks = {item.frame_names[frame]: found.masks[frame] for frame in sorted(found.masks)}
+        write_prediction(predictions, clip.split, item, masks, _detection(item, found))
+        rows += _rows(item, found)
+    return rows
+
+
+def _detection(item: GroundingItem, found: Grounded) -> dict[str, Any] | None:
+    if found.detection is None:
+        return None
+    frame, detection = found.detection
+    return {
+        "frame_idx": frame,
+        "frame_name": item.frame_names[frame],
+        "labels": [item.text],
+        "input_boxes": list(detection.box),
+        "confidences": [detection.score],
+    }
+
+
+def _rows(item: GroundingItem, found: Grounded) -> list[dict[str, Any]]:
+    rows = []
+    for frame in sorted(found.scores.keys() | found.masks.keys()):
+        rle = found.masks.get(frame)
+        height, width = rle.size if rle else (None, None)
+        rows.append(
+            {
+                "video_id": item.video_id,
+                "expression_id": item.expression_id,
+                "object_id": item.object_id,
+                "frame_name": item.frame_names[frame],
+                "frame": frame,
+                "score": found.scores.get(frame),
+                "height": height,
+                "width": width,
+                "counts": rle.counts if rle else None,
+            }
+        )
+    return rows
+
+
+def _failure(unit: str, message: str) -> FailureRow:
+    return FailureRow(stage="predict", unit=unit, error="FormatError", message=message, attempt=1, retryable=False)
