@@ -224,6 +224,46 @@ def demo(out: str, videos: int, seed: int) -> None:
 
 
 @main.command()
+@click.argument("video", metavar="VIDEO")
+@click.argument("texts", metavar="TEXT...", nargs=-1, required=True)
+@click.option("--model", default="nano", show_default=True, metavar="NAME", help="One of `egoray models`, or NAME:CHECKPOINT.")
+@click.option("--out", required=True, metavar="DIR", help="Folder for overlay.mp4, grounding.json and chosen_<n>.jpg.")
+@click.option("--fps", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True, help="Frames looked at a second.")
+@click.option("--device", help="A torch device.  [default: cuda where there is one, else cpu]")
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="A setting of the model, as in jobs/predict.yaml.")
+@click.option("--json", "as_json", is_flag=True, help="Print grounding.json on stdout.")
+def ground(
+    video: str, texts: tuple[str, ...], model: str, out: str, fps: float, device: str | None, overrides: tuple[str, ...], as_json: bool
+) -> None:
+    """Where in VIDEO is the thing that TEXT means? Masks, an overlay to look at, and when each appearance starts and ends.
+
+    \b
+    egoray ground kitchen.mp4 "the red mug" --out found/
+    """
+    import time
+
+    from egoray import terminal
+    from egoray.config import PredictConfig, load
+    from egoray.core.clip import VideoClip
+    from egoray.registry import build_grounder, default_device
+    from egoray.report.grounding import write_grounding
+
+    config = load(PredictConfig, None, overrides, model=model)
+    clip = VideoClip(video)
+    clip = VideoClip(video, max(1, round(clip.fps / fps)))
+    grounder = build_grounder(config.model, device or default_device(), **config.model_options())
+    started = time.monotonic()
+    try:
+        answers = grounder.ground(clip, texts)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    content = write_grounding(clip, texts, answers, config.model, time.monotonic() - started, out)
+    if as_json:
+        return click.echo(json.dumps(content))
+    return terminal.grounding(content, clip.num_frames, out)
+
+
+@main.command()
 @click.option("--model", metavar="NAME", help="One of `egoray models`, or NAME:CHECKPOINT.  [default: nano]")
 @click.option("--dataset", required=True, metavar="D", help="EgoMask's folder, the released one or one of `egoray build`.")
 @click.option("--split", type=click.Choice(["short", "medium", "mid", "long", "full"]), required=True, help="Which of its splits.")
@@ -321,13 +361,12 @@ def stats(dataset: str, as_json: bool) -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def models(as_json: bool) -> None:
-    """The trackers that --model takes."""
-    from egoray.registry import TRACKERS
+    """What --model takes: trackers for `annotate`, grounding models for `predict` and `ground`; memory needed and what is missing here."""
+    from egoray import terminal
+    from egoray.registry import models_here
 
-    rows = {
-        name: {"summary": e.summary, "default_checkpoint": e.default_checkpoint, "uses_gpu": e.uses_gpu} for name, e in TRACKERS.items()
-    }
-    click.echo(json.dumps(rows) if as_json else "\n".join(f"{name:10} {row['summary']}" for name, row in rows.items()))
+    rows = models_here()
+    return click.echo(json.dumps(rows)) if as_json else terminal.models(rows)
 
 
 if __name__ == "__main__":

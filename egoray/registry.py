@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -200,6 +201,13 @@ def grounder_entry(model: str) -> tuple[GrounderEntry, str]:
     return entry, checkpoint or entry.default_checkpoint
 
 
+def default_device() -> str:
+    """cuda where torch sees a GPU, else cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def build_grounder(model: str, device: str = "cpu", **options: Any) -> Grounder:
     """The grounding model, loaded on ``device``, with options of its own.
 
@@ -210,3 +218,40 @@ def build_grounder(model: str, device: str = "cpu", **options: Any) -> Grounder:
     if unknown := options.keys() - entry.options:
         raise ModelError(f"{min(unknown)}: not a setting of {model.partition(':')[0]}; leave it out")
     return entry.build(checkpoint, device, **options)
+
+
+def models_here() -> dict[str, dict[str, Any]]:
+    """Every model by name: the commands that take it, what it is, the memory it needs in GB, and what this machine lacks for it.
+
+    ``missing`` is empty where it runs as it is; weights that are not here yet are fetched on first use.
+    """
+    on_gpu = default_device() == "cuda"
+    have_gb = _memory_gb(on_gpu)
+    rows = {}
+    listed = [(name, "annotate", e.summary, e.default_checkpoint, e.uses_gpu, e.gpu_memory_gb) for name, e in TRACKERS.items()]
+    listed += [(name, "predict, ground", e.summary, e.default_checkpoint, e.needs_gpu, e.memory_gb) for name, e in GROUNDERS.items()]
+    for name, commands, summary, checkpoint, wants_gpu, memory_gb in listed:
+        missing = []
+        if memory_gb > have_gb:
+            missing.append(f"{memory_gb:g} GB of {'GPU ' if on_gpu else ''}memory (here {have_gb:.0f} GB)")
+        if wants_gpu and not on_gpu:
+            missing.append("a GPU (slow without)")
+        if checkpoint and not _fetched(checkpoint):
+            missing.append(f"weights (fetched on first use: {checkpoint})")
+        rows[name] = {"for": commands, "summary": summary, "checkpoint": checkpoint, "memory_gb": memory_gb, "missing": missing}
+    return rows
+
+
+def _memory_gb(on_gpu: bool) -> float:
+    if on_gpu:
+        import torch
+
+        return torch.cuda.get_device_properties(0).total_memory / 1e9
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
+def _fetched(checkpoint: str) -> bool:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    name = checkpoint.partition("@")[0]
+    return os.path.exists(name) or os.path.isdir(os.path.join(HF_HUB_CACHE, "models--" + name.replace("/", "--")))

@@ -169,6 +169,29 @@ def evaluation(summary: dict[str, Any]) -> None:
     console.print(table)
 
 
+def grounding(content: dict[str, Any], num_frames: int, out: str) -> None:
+    """Print when each sentence's object is in view, and where the overlay lies."""
+    console = Console()
+    for result in content["results"]:
+        console.print(f"{result['text']}: in {len(result['frames'])} of {num_frames} frames", markup=False, highlight=False)
+        for run in result["appearances"]:
+            console.print(f"    {run['start_s']:8.2f} s to {run['stop_s']:8.2f} s", highlight=False)
+    rate = num_frames / content["timing_s"]["total"] if content["timing_s"]["total"] else 0.0
+    console.print(f"{content['model']}: {rate:.1f} frames/s; look at {out}/overlay.mp4", markup=False, highlight=False, soft_wrap=True)
+
+
+def models(rows: dict[str, dict[str, Any]]) -> None:
+    """Print what `registry.models_here` found."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    table = Table("model", "for", "what it is", box=None, padding=(0, 2, 0, 0))
+    table.add_column("memory", justify="right")
+    table.add_column("missing here")
+    for name, row in rows.items():
+        lacks = "\n".join(row["missing"]) or "nothing"
+        table.add_row(name, row["for"], Text(row["summary"]), f"{row['memory_gb']:g} GB" if row["memory_gb"] else "", Text(lacks))
+    console.print(table)
+
+
 def comparison(result: dict[str, Any]) -> None:
     """Print what `egoray.evaluate.compare.compare` found on stderr: a table a split, then the expressions that changed most."""
     console = Console(stderr=True)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from egoray import registry
 from egoray.config import AnnotateConfig
 from egoray.errors import ModelError
 from egoray.models.sam2_weights import write_random_checkpoint
@@ -30,3 +31,13 @@ def test_a_setting_of_another_tracker_is_refused():
 def test_sam2_alone_is_the_published_2_1():
     assert tracker_entry("sam2") == (TRACKERS["sam2"], "facebook/sam2.1-hiera-large")
     assert tracker_entry("sam2:mine.pt")[1] == "mine.pt"
+
+
+def test_models_say_what_they_need_and_what_is_missing(monkeypatch):
+    monkeypatch.setattr(registry, "_memory_gb", lambda on_gpu: 6.0)
+    rows = registry.models_here()
+    assert set(rows) == set(registry.TRACKERS) | set(registry.GROUNDERS)
+    assert rows["nano"]["missing"] == rows["grabcut"]["missing"] == []
+    lacks = " ".join(rows["grounded-sam2"]["missing"])
+    assert "8 GB of memory (here 6 GB)" in lacks
+    assert "facebook/sam2.1-hiera-large" in lacks

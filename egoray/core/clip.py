@@ -17,20 +17,20 @@ class VideoClip:
 
     def __init__(self, path: str, stride: int = 1) -> None:
         info = probe(path, path)
-        self._path, self._stride, self.fps = path, stride, info.fps
+        self.path, self.stride, self.fps = path, stride, info.fps
         self.num_frames = -(-info.num_frames // stride)
         self.size_hw = (info.height_px, info.width_px)
 
     def frames(self, wanted: Sequence[int] | None = None) -> Iterator[tuple[int, Image]]:
         """See `Clip.frames`."""
         frames = range(self.num_frames) if wanted is None else wanted
-        for native, image in read_frames(self._path, [f * self._stride for f in frames]):
-            yield native // self._stride, image
+        for native, image in read_frames(self.path, [f * self.stride for f in frames]):
+            yield native // self.stride, image
 
     def backward(self, start: int, stop: int) -> Iterator[tuple[int, Image]]:
         """See `Clip.backward`."""
-        for native, image in read_frames_backward(self._path, [f * self._stride for f in range(start, stop)]):
-            yield native // self._stride, image
+        for native, image in read_frames_backward(self.path, [f * self.stride for f in range(start, stop)]):
+            yield native // self.stride, image
 
 
 class ImageClip:

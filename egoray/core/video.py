@@ -73,6 +73,24 @@ def probe(path: str, video_id: str, *, source: str = "", annotation_fps: float =
     )
 
 
+def frame_times(path: str) -> list[float]:
+    """Seconds at which each native frame is shown, from its own time stamp; by the frame rate where the stamps do not tell.
+
+    Images in a folder are a second apart.
+
+    Raises:
+        FormatError: if the file is no video.
+    """
+    if os.path.isdir(path):
+        return [float(n) for n in range(len(_image_names(path)))]
+    with _opened(path, threads=1) as (container, stream):
+        index = _Index(container, stream)
+        if index.times and stream.time_base:
+            return [float(time * stream.time_base) for time in index.times]
+        rate = float(stream.average_rate or stream.guessed_rate or 1)
+        return [n / rate for n in range(index.num_frames)]
+
+
 def read_frames(path: str, wanted: Sequence[int], *, threads: int = 0) -> Iterator[tuple[int, Image]]:
     """The frames of the given indices in order, each (index, image) exactly as decoding the whole file gives it.
 
@@ -281,20 +299,20 @@ class _Index:
         self._keys = [n for n, (_, key, _) in enumerate(packets) if key]
         shown = [n for n, (_, _, discarded) in enumerate(packets) if not discarded]
         # Times tell the frames when each packet has its own, and when they are out of order where pictures are reordered.
-        self._times: list[int] = []
+        self.times: list[int] = []
         in_doubt = stream.codec_context.has_b_frames and self._pts == sorted(self._pts)
         if self._keys and not in_doubt and len(self._position) == len(packets):
             first = self._keys[0]  # what comes before it, in the file or on the screen, does not decode
-            self._times = sorted(self._pts[n] for n in shown if n >= first and self._pts[n] >= self._pts[first])
-        self.num_frames = len(self._times) or len(shown)
+            self.times = sorted(self._pts[n] for n in shown if n >= first and self._pts[n] >= self._pts[first])
+        self.num_frames = len(self.times) or len(shown)
 
     def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, Image]]:
         """The wanted frames in order, up to the first that the packets' times do not lead to."""
         converter = VideoReformatter()
-        for n, group in self._plan([frame for frame in wanted if frame < len(self._times)]):
+        for n, group in self._plan([frame for frame in wanted if frame < len(self.times)]):
             # A seek may land late, or a key frame need time to recover: then the key frame before it serves.
             for key in self._keys[max(0, n - 1) : n + 1][::-1]:
-                for image in self._decode(key, [self._times[frame] for frame in group]):
+                for image in self._decode(key, [self.times[frame] for frame in group]):
                     yield group.popleft(), _rgb(image, converter)
                 if not group:
                     break
@@ -306,7 +324,7 @@ class _Index:
         groups: list[list[int]] = []
         last = -1
         for frame in wanted:
-            key = self._key_before(frame) if frame < len(self._times) else -1
+            key = self._key_before(frame) if frame < len(self.times) else -1
             if not groups or key != last or len(groups[-1]) == hold:
                 groups.append([])
             groups[-1].append(frame)
@@ -315,7 +333,7 @@ class _Index:
 
     def _key_before(self, frame: int) -> int:
         """Ordinal of the key frame that decoding the frame starts from."""
-        time = self._times[frame]
+        time = self.times[frame]
         n = bisect_right(self._keys, self._position[time]) - 1
         while n and self._pts[self._keys[n]] > time:  # shown before the key frame that it follows in the file
             n -= 1
@@ -330,7 +348,7 @@ class _Index:
         groups: list[tuple[int, deque[int]]] = []
         reached = 0
         for frame in wanted:
-            position, n = self._position[self._times[frame]], self._key_before(frame)
+            position, n = self._position[self.times[frame]], self._key_before(frame)
             if not groups or self._keys[n] - reached > _SEEK_COST:
                 groups.append((n, deque()))
                 reached = 0

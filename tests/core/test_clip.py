@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 
 from egoray.core.clip import ImageClip, VideoClip
+from egoray.core.video import frame_times
+from egoray.core.video_writer import VideoWriter
 from egoray.errors import FormatError
 
 
@@ -41,3 +43,12 @@ def test_a_missing_image_and_one_of_another_size_are_named(folder):
         list(clip.frames())
     with pytest.raises(FormatError, match="without frames"):
         ImageClip([])
+
+
+def test_times_are_the_files_own(folder, tmp_path):
+    path = str(tmp_path / "clip.mp4")
+    with VideoWriter(path, 12.5, (32, 48)) as video:
+        for n in range(9):
+            video.write(np.full((32, 48, 3), 20 * n, np.uint8))
+    assert frame_times(path) == pytest.approx([n / 12.5 for n in range(9)], abs=1e-3)
+    assert frame_times(str(folder)) == [0, 1, 2, 3, 4, 5, 6]
