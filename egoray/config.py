@@ -69,6 +69,8 @@ class PredictConfig(UnitConfig):
     ] = None
     detector_batch: Annotated[int | None, Field(ge=1, description="grounded-sam2: frames that the detector takes at once")] = None
 
+    clip: Annotated[str | None, Field(description="videolisa: folder or id of CLIP ViT-L/14 at 336 px, if the checkpoint has none")] = None
+
     def fingerprint_fields(self) -> dict[str, Any]:
         """The settings that change what a clip's answers are."""
         return {"model": self.model} | {k: v for k, v in self.model_options().items() if k != "detector_batch"}

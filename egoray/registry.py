@@ -160,6 +160,12 @@ def _nano(
     )
 
 
+def _videolisa(checkpoint: str, device: str, *, clip: str | None = None) -> Grounder:
+    from egoray.models.videolisa.grounder import VideoLisa
+
+    return VideoLisa(checkpoint, device, **({"clip": clip} if clip else {}))
+
+
 def _initialisation(name: str) -> Any:
     from egoray.grounding.verifier import first_found, most_confident
 
@@ -184,6 +190,14 @@ GROUNDERS = {
         needs_gpu=True,
         memory_gb=8.0,
         options=_DETECTS | {"detector", "detector_batch"},
+    ),
+    "videolisa": GrounderEntry(
+        build=_videolisa,
+        summary="VideoLISA-3.8B: 32 frames into Phi-3, a mask in every frame by SAM; videolisa:CHECKPOINT",
+        default_checkpoint="ZechenBai/VideoLISA-3.8B",
+        needs_gpu=True,
+        memory_gb=14.0,
+        options=frozenset({"clip"}),
     ),
 }
 
