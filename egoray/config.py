@@ -58,7 +58,7 @@ class PredictConfig(UnitConfig):
     """Settings of `egoray predict`. Those of the models are None where the model's own default stands."""
 
     model: Annotated[str, Field(description="see `egoray models`; NAME, or NAME:CHECKPOINT (a folder, a file or a published id)")] = "nano"
-    detector: Annotated[str | None, Field(description="grounded-sam2: Grounding DINO or MM-Grounding-DINO, a folder or ID@REVISION")] = None
+    detector: Annotated[str | None, Field(description="grounded-sam2, sa2va: a folder or ID@REVISION of a Grounding DINO")] = None
     threshold: Annotated[float | None, Field(ge=0, le=1, description="nano, grounded-sam2: a box counts above this score")] = None
     initialisation: Annotated[
         Literal["highest", "naive"] | None, Field(description="nano, grounded-sam2: follow from the most confident box or the first found")
@@ -69,6 +69,14 @@ class PredictConfig(UnitConfig):
     ] = None
     detector_batch: Annotated[int | None, Field(ge=1, description="grounded-sam2: frames that the detector takes at once")] = None
 
+    key_frames: Annotated[
+        Literal["first", "uniform", "query_aware"] | None,
+        Field(description="sa2va: the first ones (as published), spread ones, or where --set detector=... is most certain"),
+    ] = None
+    num_key_frames: Annotated[int | None, Field(ge=1, description="sa2va: how many")] = None
+    propagate: Annotated[
+        str | None, Field(description="sa2va: tracker that takes the key frames' masks further, e.g. sam2, instead of Sa2VA's own memory")
+    ] = None
     clip: Annotated[str | None, Field(description="videolisa: folder or id of CLIP ViT-L/14 at 336 px, if the checkpoint has none")] = None
 
     def fingerprint_fields(self) -> dict[str, Any]:

@@ -166,6 +166,28 @@ def _videolisa(checkpoint: str, device: str, *, clip: str | None = None) -> Grou
     return VideoLisa(checkpoint, device, **({"clip": clip} if clip else {}))
 
 
+def _sa2va(
+    checkpoint: str,
+    device: str,
+    *,
+    key_frames: str = "first",
+    num_key_frames: int = 5,
+    detector: str | None = None,
+    propagate: str | None = None,
+) -> Grounder:
+    from egoray.models.grounding_dino import GroundingDino
+    from egoray.models.sa2va.grounder import Sa2va
+
+    return Sa2va(
+        checkpoint,
+        device,
+        key_frames=key_frames,
+        num_key_frames=num_key_frames,
+        detector=GroundingDino(detector, device) if detector else None,
+        tracker=build_tracker(propagate, device) if propagate else None,
+    )
+
+
 def _initialisation(name: str) -> Any:
     from egoray.grounding.verifier import first_found, most_confident
 
@@ -173,6 +195,7 @@ def _initialisation(name: str) -> Any:
 
 
 _DETECTS = frozenset({"threshold", "initialisation", "every", "gate"})
+_KEY_FRAMES = frozenset({"key_frames", "num_key_frames", "detector", "propagate"})
 
 GROUNDERS = {
     "nano": GrounderEntry(
@@ -190,6 +213,22 @@ GROUNDERS = {
         needs_gpu=True,
         memory_gb=8.0,
         options=_DETECTS | {"detector", "detector_batch"},
+    ),
+    "sa2va-4b": GrounderEntry(
+        build=_sa2va,
+        summary="Sa2VA-4B: five key frames into InternVL, its [SEG] prompts SAM 2.0, which propagates; sa2va-4b:CHECKPOINT",
+        default_checkpoint="ByteDance/Sa2VA-4B",
+        needs_gpu=True,
+        memory_gb=12.0,
+        options=_KEY_FRAMES,
+    ),
+    "sa2va-26b": GrounderEntry(
+        build=_sa2va,
+        summary="Sa2VA-26B: the same with InternLM2-20B and InternViT-6B; sa2va-26b:CHECKPOINT",
+        default_checkpoint="ByteDance/Sa2VA-26B",
+        needs_gpu=True,
+        memory_gb=56.0,
+        options=_KEY_FRAMES,
     ),
     "videolisa": GrounderEntry(
         build=_videolisa,

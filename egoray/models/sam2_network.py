@@ -69,6 +69,8 @@ class Network:
         self.num_masks: int = model.num_maskmem
         self.num_pointers: int = model.max_obj_ptrs_in_encoder
         self.tokens_per_pointer = model.hidden_dim // model.mem_dim
+        self.hide_absent = True
+        """Whether an object that scores below 0 has no mask; its pointer is replaced either way."""
         self._mean = torch.tensor(MEAN, device=self.device).view(3, 1, 1)
         self._std = torch.tensor(STD, device=self.device).view(3, 1, 1)
         with torch.inference_mode():
@@ -129,7 +131,15 @@ class Network:
             x = x + _feed_forward(layer, x)
         return attention.norm(x)
 
-    def decode(self, features: Features, fused: Tensor, points: tuple[Tensor, Tensor] | None, masks: Tensor | None, first: bool) -> Decoded:
+    def decode(
+        self,
+        features: Features,
+        fused: Tensor,
+        points: tuple[Tensor, Tensor] | None,
+        masks: Tensor | None,
+        first: bool,
+        language: Tensor | None = None,
+    ) -> Decoded:
         """The best mask of each of B objects.
 
         Args:
@@ -139,6 +149,7 @@ class Network:
                 corners of a box), or None.
             masks: ``(B, 1, 4h, 4w)`` logits to start from, or None.
             first: whether the frame is prompted and decoded without memory.
+            language: ``(B, n, C)`` tokens that a language model prompts with, or None.
         """
         count = len(fused)
         if points is None and masks is None:
@@ -146,6 +157,8 @@ class Network:
         else:
             assert points is not None
             sparse, dense = self._embed(*points, None if masks is None else masks.clamp(-CLAMP, CLAMP))
+        if language is not None:
+            sparse = torch.cat([sparse, language], dim=1)
         num_points = 0 if points is None else points[1].shape[1]
         model = self.model
         several = (
@@ -164,13 +177,13 @@ class Network:
         )
         best = ious.argmax(-1)
         rows = torch.arange(count, device=self.device)
-        seen = score > 0
+        masked, seen = logits[rows, best][:, None], score > 0
         pointer = model.obj_ptr_proj(tokens[rows, best] if tokens.shape[1] > 1 else tokens[:, 0])
         visible = score.sigmoid() if model.soft_no_obj_ptr else seen.to(pointer.dtype)
         if model.fixed_no_obj_ptr:
             pointer = visible * pointer
         return Decoded(
-            logits=torch.where(seen[:, None, None], logits[rows, best][:, None], NO_OBJ_SCORE).float(),
+            logits=(torch.where(seen[:, None, None], masked, NO_OBJ_SCORE) if self.hide_absent else masked).float(),
             iou=ious[rows, best].float(),
             pointers=pointer + (1 - visible) * model.no_obj_ptr,
             score=score.float(),

@@ -130,7 +130,7 @@ class Session:
             done = [*self._prompted(features, prompts), *self._tracked(frame, features, [k for k in before if k not in prompts])]
             self._last = _Last(frame, features, {}, {})
             for keys, decoded, prompted in done:
-                for key, entry in zip(keys, self._entries(frame, features, decoded, prompted, stays=prompted), strict=True):
+                for key, entry in zip(keys, self.entries(frame, features, decoded, prompted, stays=prompted), strict=True):
                     past = before.get(key, [])
                     self._last.context[key] = [*past, entry] if prompted else past
                     self._hold(key, past, entry)
@@ -163,7 +163,7 @@ class Session:
             decoded = replace(decoded, logits=self._filled(decoded.logits))
             before = [e for e in context if e.frame != frame]
             stays = self.settings.corrections_stay or len(before) < len(context)
-            (entry,) = self._entries(frame, features, decoded, prompted=True, stays=stays)
+            (entry,) = self.entries(frame, features, decoded, prompted=True, stays=stays)
             self._hold(key, before, entry)
             last.logits[key] = decoded.logits[0]
             return Step([key], [decoded], self.size_hw, self.settings).masks()[key]
@@ -263,7 +263,7 @@ class Session:
             rows |= zip(group, network.fuse(features, masks, places, pointers, scaled), strict=True)
         return torch.stack([rows[k] for k in pasts])
 
-    def _entries(self, frame: int, features: Features, decoded: Decoded, prompted: bool, stays: bool) -> list[Remembered]:
+    def entries(self, frame: int, features: Features, decoded: Decoded, prompted: bool, stays: bool) -> list[Remembered]:
         """What to remember of each row; a row that stays for good is copied, since a view would hold the whole batch."""
         tokens = self.network.remember(features, decoded, prompted)
         rows = [row.clone() for row in tokens] if stays and len(tokens) > 1 else list(tokens)

@@ -50,7 +50,7 @@ def test_what_cannot_be_asked_is_one_line(sample, tmp_path):
     for arguments, message in (
         ([str(video), " ... "], "needs a word"),
         ([str(tmp_path / "none.mp4"), "a cup"], "not found"),
-        ([str(video), "a cup", "--model", "sam9"], "unknown; known are nano, grounded-sam2, videolisa"),
+        ([str(video), "a cup", "--model", "sam9"], "unknown; known are nano, grounded-sam2, sa2va-4b, sa2va-26b, videolisa"),
         ([str(video), "a cup", "--set", "detector=x"], "detector: not a setting of nano"),
     ):
         done = CliRunner().invoke(main, ["ground", *arguments, "--out", str(tmp_path / "out")])
