@@ -24,6 +24,7 @@ def write(folder, special):
         byte_fallback=True,
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
         minloglevel=2,
     )
     kept = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
