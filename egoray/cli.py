@@ -38,6 +38,17 @@ def main() -> None:
     """
 
 
+def _is_egomask(dataset: str, split: str | None) -> bool:
+    """Whether a dataset is to be read as EgoMask's, and not as one of the exocentric benchmarks'."""
+    from egoray.formats.rvos import layout_of
+
+    if layout_of(dataset):
+        return False
+    if split not in ("short", "medium", "mid", "long", "full"):
+        raise click.UsageError(f"--split {split or '(missing)'}: {dataset} holds no other benchmark, so give short, medium, long or full")
+    return True
+
+
 def stage_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that every stage takes."""
     for option in (
@@ -265,13 +276,13 @@ def ground(
 
 @main.command()
 @click.option("--model", metavar="NAME", help="One of `egoray models`, or NAME:CHECKPOINT.  [default: nano]")
-@click.option("--dataset", required=True, metavar="D", help="EgoMask's folder, the released one or one of `egoray build`.")
-@click.option("--split", type=click.Choice(["short", "medium", "mid", "long", "full"]), required=True, help="Which of its splits.")
-@click.option("--out", required=True, metavar="P", help="Folder for <split>/<video>/<exp>/<exp>-<obj>.json; `evaluate --predictions P`.")
+@click.option("--dataset", required=True, metavar="D", help="EgoMask's folder, or that of Ref-DAVIS17, MeViS, ReasonVOS, ReVOS.")
+@click.option("--split", metavar="S", help="EgoMask: short, medium, long or full. Others: one of their own, e.g. valid_u.")
+@click.option("--out", required=True, metavar="P", help="Folder for the answers; `evaluate --predictions P` reads them.")
 @click.option("--retry-failed", is_flag=True, help="Try again the clips that earlier runs gave up.")
 @stage_options
-def predict(model: str | None, dataset: str, split: str, out: str, retry_failed: bool, **options: Any) -> None:
-    """Ask a grounding model a benchmark's questions; its answers go into the layout that `evaluate` and the released evaluator read.
+def predict(model: str | None, dataset: str, split: str | None, out: str, retry_failed: bool, **options: Any) -> None:
+    """Ask a grounding model a benchmark's questions; its answers go into the layout that the benchmark's own evaluator reads.
 
     A clip's sentences are answered together, on as many GPUs or cores as the cluster has. The same command goes on where a
     run ended. Confidences of every frame and the run's records: P/work/<split>/.
@@ -283,7 +294,8 @@ def predict(model: str | None, dataset: str, split: str, out: str, retry_failed:
 
     for option, path in (("--dataset", dataset), ("--out", out)):
         absolute_under_job(path, option)
-    split = {"mid": "medium"}.get(split, split)
+    if _is_egomask(dataset, split):
+        split = "medium" if split == "mid" else split
     config = load(PredictConfig, options["config_file"], options["overrides"], model=model)
     entry, _ = grounder_entry(config.model)
     plan = plan_from_files(dataset, split, config)
@@ -293,13 +305,13 @@ def predict(model: str | None, dataset: str, split: str, out: str, retry_failed:
 
     with terminal.units("predict") as progress:
         summary = predict_on_ray(plan, out, config, limit=options["limit"], retry_failed=retry_failed, progress=progress)
-    failures = work_folder(out, split).uri
+    failures = work_folder(out, plan.split).uri
     return terminal.finish(summary, options["as_json"], failures_of=failures, max_failures=config.max_failures)
 
 
 @main.command()
-@click.option("--dataset", required=True, metavar="D", help="EgoMask's folder, the released one or one of `egoray build`.")
-@click.option("--split", type=click.Choice(["short", "medium", "mid", "long", "full"]), required=True, help="Which of its splits.")
+@click.option("--dataset", required=True, metavar="D", help="EgoMask's folder, or that of Ref-DAVIS17, MeViS, ReasonVOS, ReVOS.")
+@click.option("--split", metavar="S", help="EgoMask: short, medium, long or full. Others: one of their own, e.g. valid_u.")
 @click.option("--predictions", required=True, metavar="P", help="Folder that holds <split>/<video>/<exp>/<exp>-<obj>.json.")
 @click.option("--out", required=True, metavar="DIR", help="Folder for summary.json, rows.parquet, videos.parquet, failures/.")
 @click.option("--official-compat", is_flag=True, default=None, help="The released evaluator's figures, bug for bug, where it finishes.")
@@ -309,11 +321,19 @@ def predict(model: str | None, dataset: str, split: str, out: str, retry_failed:
 @click.option("--local", is_flag=True, help="In this process, without Ray.")
 @stage_options
 def evaluate(
-    dataset: str, split: str, predictions: str, out: str, official_compat: bool | None, missing: str | None, local: bool, **options: Any
+    dataset: str,
+    split: str | None,
+    predictions: str,
+    out: str,
+    official_compat: bool | None,
+    missing: str | None,
+    local: bool,
+    **options: Any,
 ) -> None:
     """Score predictions: T_recall, IoU_all, IoU_gold, IoU_gold_pred, J, F, detection, and slices that explain them.
 
-    Exit 1 and no metrics where an expression has no prediction or a file is malformed; each is listed.
+    On Ref-DAVIS17, MeViS, ReasonVOS and ReVOS in their released layouts: J, F and J&F by each benchmark's own rules, from PNGs at
+    P/<video>/<exp>/<frame>.png. Exit 1 and no metrics where an expression has no prediction or a file is malformed; each is listed.
     """
     from egoray import terminal
     from egoray.config import EvaluateConfig, absolute_under_job, load
@@ -321,16 +341,22 @@ def evaluate(
     for option, path in (("--dataset", dataset), ("--predictions", predictions), ("--out", out)):
         absolute_under_job(path, option)
     config = load(EvaluateConfig, options["config_file"], options["overrides"], official_compat=official_compat, missing=missing)
+    egomask = _is_egomask(dataset, split)
     if options["dry_run"]:
-        from egoray.evaluate.run import forecast
+        from egoray.evaluate import exocentric, run
 
+        forecast = run.forecast if egomask else exocentric.forecast
         return terminal.finish(forecast(dataset, split, predictions, options["limit"]), options["as_json"])
     if local:
-        from egoray.evaluate.run import evaluate as run
+        from egoray.evaluate import exocentric, run
+
+        evaluate_here = run.evaluate if egomask else exocentric.evaluate_exocentric
     else:
-        from egoray.evaluate.ray_evaluate import evaluate_on_ray as run
+        from egoray.evaluate import ray_evaluate
+
+        evaluate_here = ray_evaluate.evaluate_on_ray if egomask else ray_evaluate.evaluate_exocentric_on_ray
     with terminal.units("evaluate") as progress:
-        summary = run(dataset, split, predictions, out, config, limit=options["limit"], progress=progress)
+        summary = evaluate_here(dataset, split, predictions, out, config, limit=options["limit"], progress=progress)
     if not options["as_json"] and summary["metrics"]:
         terminal.evaluation(summary)
     shown = summary if options["as_json"] else {k: v for k, v in summary.items() if k not in ("metrics", "slices")}

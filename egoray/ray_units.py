@@ -34,8 +34,15 @@ is the finished unit's status row, None at the start."""
 class Work(Protocol):
     """What a stage does with a unit, inside an actor; it travels there pickled."""
 
-    stage: str
-    config: UnitConfig
+    @property
+    def stage(self) -> str:
+        """What a failure row calls the stage."""
+        ...
+
+    @property
+    def config(self) -> UnitConfig:
+        """The stage's settings."""
+        ...
 
     def load(self, device: str) -> Any:
         """The model, loaded on a torch device.

@@ -150,11 +150,15 @@ def _show(value: Any) -> str:
 def evaluation(summary: dict[str, Any]) -> None:
     """Print an evaluation's summary on stderr: every metric times 100, and by slice the four that explain most."""
     console = Console(stderr=True)
-    table = Table("metric", title=f"{summary['split']}: {summary['num_expressions']:,} expressions", title_justify="left")
+    about = f"{summary.get('benchmark', '')} {summary['split']}".strip()
+    table = Table("metric", title=f"{about}: {summary['num_expressions']:,} expressions", title_justify="left")
     table.add_column("mean × 100", justify="right")
     for metric, value in summary["metrics"].items():
         if value is not None:
             table.add_row(metric, _percent(value))
+    for name in ("overall", "annotators"):
+        for metric, value in summary.get(name, {}).items():
+            table.add_row(f"{metric}, {name}", _percent(value))
     console.print(table)
     if not summary.get("slices"):
         return

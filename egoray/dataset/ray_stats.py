@@ -19,7 +19,8 @@ def stats(dataset: str, *, local_objects: int = LOCAL_OBJECTS) -> dict[str, dict
     """The statistics of each part of a dataset by name (see `stats.summarize`); the same however the work is divided.
 
     Args:
-        dataset: a folder in EgoMask's layout, benchmark or training set; on a cluster, one that all its machines see.
+        dataset: a folder in EgoMask's layout, benchmark or training set, or an exocentric benchmark's; on a cluster, one that all its
+            machines see.
         local_objects: above this number of objects Ray is used.
 
     Raises:
@@ -27,7 +28,10 @@ def stats(dataset: str, *, local_objects: int = LOCAL_OBJECTS) -> dict[str, dict
     """
     parts = read_subjects(dataset)
     if not parts:
-        raise FormatError(f"{dataset}: holds no EgoMask benchmark (subset/*/meta_expressions.json) nor training set (train/mask_dict.json)")
+        raise FormatError(
+            f"{dataset}: holds no EgoMask benchmark (subset/*/meta_expressions.json), no training set (train/mask_dict.json), "
+            "nor an exocentric benchmark in its released layout"
+        )
     if sum(len(subjects) for subjects, _, _ in parts.values()) <= local_objects:
         return {name: summarize(_sums(part[0]), len(part[0]), *part[1:]) for name, part in parts.items()}
     with connected():
@@ -39,7 +43,7 @@ def _sums(subjects: Sequence[Subject]) -> ScoreSums:
 
 
 def _ray_sums(subjects: Sequence[Subject]) -> ScoreSums:
-    task = ray.remote(num_cpus=1)(_sums)  # run lengths are counted on one core
+    task = ray.remote(num_cpus=1, max_retries=3)(_sums)  # run lengths are counted on one core
     waiting = [task.remote(subjects[start : start + CHUNK]) for start in range(0, len(subjects), CHUNK)]
     total = ScoreSums()
     while waiting:

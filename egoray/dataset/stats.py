@@ -17,7 +17,9 @@ from egoray.core.masks import area, iou
 from egoray.core.storage import Folder
 from egoray.evaluate.region import present
 from egoray.evaluate.scores import ScoreSums
+from egoray.formats import rvos
 from egoray.formats.egomask import TIERS, read_gold, read_items, read_train
+from egoray.formats.rvos import Question
 from egoray.schema import GroundingItem, MaskRLE
 
 FIGURES = {
@@ -47,18 +49,33 @@ PAPER = {
         "EgoMask short": (24.30, 80.31, 1.83, 1.66, 57.13, 21.92, 8.51, 200, 200, 400, 13.27),
         "EgoMask medium": (116.30, 36.69, 1.87, 4.62, 11.10, 187.84, 21.15, 100, 100, 200, 17.34),
         "EgoMask long": (361.32, 27.48, 1.86, 14.60, 1.81, 450.29, 19.53, 15, 50, 100, 17.34),
+        "Ref-DAVIS train": (71.18, 94.33, 5.84, 1.22, 87.45, 5.85, 64.96, 60, 142, 572, 6.27),
+        "MeViS train": (69.67, 77.51, 5.34, 1.43, 68.52, 20.29, 54.83, 1662, 6719, 23051, 7.05),
+        "Ref-YT-VOS train": (26.53, 93.57, 10.23, 1.11, 89.65, 5.97, 61.62, 3471, 6459, 12913, 9.63),
         "EgoMask-Train": (369.94, 21.56, 1.20, 17.00, 1.33, 655.82, 14.96, 2624, 9592, 47968, 21.67),
     }.items()
 }
+_NAMES = {
+    "ref-davis17": "Ref-DAVIS {}",
+    "ref-youtube-vos": "Ref-YT-VOS {}",
+    "mevis": "MeViS {}",
+    "reasonvos": "ReasonVOS",
+    "revos": "ReVOS {}",
+}
+_SPLITS = {("ref-davis17", "valid"): "val"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """One object of one video; ``masks`` by frame name, or None: read them from ``root`` when they are wanted."""
+    """One object of one video; ``masks`` by frame name, or None: read them from ``root`` when they are wanted.
+
+    ``question`` is the object as an exocentric benchmark has it, None for one of EgoMask.
+    """
 
     root: str
     item: GroundingItem
     masks: Mapping[str, MaskRLE] | None = None
+    question: Question | None = None
 
 
 def object_figures(masks: Mapping[str, MaskRLE], frame_names: Sequence[str]) -> dict[str, float]:
@@ -100,18 +117,23 @@ def object_figures(masks: Mapping[str, MaskRLE], frame_names: Sequence[str]) -> 
 
 def subject_sums(subject: Subject) -> ScoreSums:
     """The object's figures as sums and counts, its masks read if need be."""
-    masks = subject.masks if subject.masks is not None else read_gold(subject.root, subject.item)
+    masks = subject.masks
+    if masks is None:
+        masks = rvos.read_gold(subject.question) if subject.question else read_gold(subject.root, subject.item)
     return ScoreSums.of(object_figures(masks, subject.item.frame_names))
 
 
 def read_subjects(root: str) -> dict[str, tuple[list[Subject], list[str], int]]:
-    """Per part of an EgoMask folder: its objects, the texts of its expressions, and its number of videos.
+    """Per part of a dataset: its objects, the texts of its expressions, and its number of videos.
 
-    Parts: "EgoMask short", "medium" and "long" where they hold a video, "EgoMask-Train" where there is a training set.
+    Parts: "EgoMask short", "medium" and "long" where they hold a video, "EgoMask-Train" where there is a training set; of an
+    exocentric benchmark each split, by the paper's name.
 
     Raises:
         FormatError: if a file is malformed.
     """
+    if layout := rvos.layout_of(root):
+        return {_NAMES[layout].format(_SPLITS.get((layout, split), split)): _exocentric(root, split) for split in rvos.splits_of(root)}
     folder, parts = Folder(root), {}
     for tier in TIERS:
         items = read_items(root, tier) if folder.exists(f"subset/{tier}/meta_expressions.json") else []
@@ -125,6 +147,12 @@ def read_subjects(root: str) -> dict[str, tuple[list[Subject], list[str], int]]:
         ]
         parts["EgoMask-Train"] = (trained, [e.text for v in videos for e in v.expressions], len(videos))
     return parts
+
+
+def _exocentric(root: str, split: str) -> tuple[list[Subject], list[str], int]:
+    questions = rvos.read_questions(root, split)
+    subjects = [Subject(root=root, item=q.item, question=q) for q in rvos.objects_of(questions)]
+    return subjects, [q.item.text for q in questions], len({q.item.video_id for q in questions})
 
 
 def subject_item(video_id: str, object_id: str, frame_names: tuple[str, ...]) -> GroundingItem:

@@ -1,7 +1,7 @@
 """Put a benchmark's questions to a grounding model: clips with all their sentences as units of work, answers as files.
 
-Answers lie in the released layout at OUT/<split>/<video>/<exp>/, and once more as a table: OUT/work/<split>/answers/*.parquet has a
-row an expression and judged frame, with the model's confidence and, where it found something, the mask.
+Answers lie in the benchmark's own layout (EgoMask: OUT/<split>/<video>/<exp>/; others: OUT/<video>/<exp>/), and once more as a
+table: OUT/work/<split>/answers/*.parquet has a row an expression and judged frame, with the confidence and, if found, the mask.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -22,6 +23,8 @@ from egoray.core.video import digest
 from egoray.core.workfolder import fingerprint
 from egoray.errors import ConfigError, FormatError
 from egoray.formats.egomask import images_dir, read_items, write_prediction
+from egoray.formats.rvos import LAYOUTS, Question, layout_of, read_questions
+from egoray.formats.rvos import write_prediction as write_pngs
 from egoray.models.base import Grounded, Grounder
 from egoray.schema import FailureRow, GroundingItem
 
@@ -42,6 +45,21 @@ class ClipQuestions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EgoMaskQuestion:
+    """A sentence of EgoMask, with its images."""
+
+    root: str
+    split: str
+    item: GroundingItem
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The image files of its frames."""
+        folder = images_dir(self.root, self.item)
+        return tuple(os.path.join(folder, f"{name}.jpg") for name in self.item.frame_names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PredictPlan:
     """The units of a run, and the questions that cannot be asked."""
 
@@ -51,38 +69,49 @@ class PredictPlan:
     failures: tuple[FailureRow, ...]
 
 
-def plan_from_files(dataset: str, split: str, config: PredictConfig) -> PredictPlan:
+def plan_from_files(dataset: str, split: str | None, config: PredictConfig) -> PredictPlan:
     """The questions of a split by clip; a clip without images and a sentence without a word are failures.
+
+    ``dataset`` is EgoMask's folder or one of `rvos.LAYOUTS`; there None takes the layout's usual split.
 
     Raises:
         FormatError: if the dataset cannot be read, or has no expression.
         ConfigError: for an unknown split.
     """
-    try:
-        items = read_items(dataset, split)
-    except ValueError as error:
-        raise ConfigError(f"--split {error}") from error
-    if not items:
-        raise FormatError(f"{dataset}: split {split} has no expressions")
-    clips: dict[str, list[GroundingItem]] = {}
+    questions = _questions(dataset, split)
+    split = questions[0].split
+    clips: dict[str, list[Question | EgoMaskQuestion]] = {}
     failures = []
-    for item in items:
+    for question in questions:
+        item = question.item
         if re.search(r"[^\W_]", item.text):
-            clips.setdefault(item.video_id, []).append(item)
+            clips.setdefault(item.video_id, []).append(question)
         else:
             failures.append(_failure(f"{item.video_id}/{item.expression_id}", f"nothing to look for in {item.text!r}"))
     units, seen = [], cache(digest)
     for video_id, asked in clips.items():
-        folder = images_dir(dataset, asked[0])
-        names = asked[0].frame_names
+        paths = tuple(map(os.path.abspath, asked[0].images))
+        folder = os.path.dirname(paths[0])
         if not os.path.isdir(folder):
             failures.append(_failure(video_id, f"{folder}: no such folder of images; fetch it, or predict another split"))
             continue
-        questions = [(item.expression_id, item.object_id, item.text) for item in asked]
-        unit = fingerprint([config.fingerprint_fields(), split, video_id, questions, names, seen(folder)])
-        paths = tuple(os.path.join(os.path.abspath(folder), f"{name}.jpg") for name in names)
-        units.append(ClipQuestions(unit=unit, split=split, paths=paths, items=tuple(asked)))
+        items = tuple(question.item for question in asked)
+        texts = [(item.expression_id, item.object_id, item.text) for item in items]
+        unit = fingerprint([config.fingerprint_fields(), split, video_id, texts, items[0].frame_names, seen(folder)])
+        units.append(ClipQuestions(unit=unit, split=split, paths=paths, items=items))
     return PredictPlan(dataset=dataset, split=split, clips=tuple(units), failures=tuple(failures))
+
+
+def _questions(dataset: str, split: str | None) -> Sequence[Question | EgoMaskQuestion]:
+    if layout_of(dataset):
+        return read_questions(dataset, split)
+    try:
+        items = read_items(dataset, split or "")
+    except ValueError as error:
+        raise ConfigError(f"--split {error}") from error
+    if not items:
+        raise FormatError(f"{dataset}: split {split} has no expressions")
+    return [EgoMaskQuestion(root=dataset, split=str(split), item=item) for item in items]
 
 
 def forecast(plan: PredictPlan, limit: int | None = None) -> dict[str, Any]:
@@ -121,10 +150,14 @@ def answer(model: Grounder, clip: ClipQuestions, predictions: str) -> list[dict[
         ModelError: if the model cannot run.
     """
     rows = []
-    answers = model.ground(ImageClip(clip.paths), [item.text for item in clip.items])
+    shown = ImageClip(clip.paths)
+    answers = model.ground(shown, [item.text for item in clip.items])
     for item, found in zip(clip.items, answers, strict=True):
         masks = {item.frame_names[frame]: found.masks[frame] for frame in sorted(found.masks)}
-        write_prediction(predictions, clip.split, item, masks, _detection(item, found))
+        if item.tier in LAYOUTS:
+            write_pngs(predictions, Question(root="", split=clip.split, item=item, annotations=()), masks, shown.size_hw)
+        else:
+            write_prediction(predictions, clip.split, item, masks, _detection(item, found))
         rows += _rows(item, found)
     return rows
 

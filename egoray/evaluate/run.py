@@ -194,14 +194,19 @@ def evaluate(
     of_videos = [(video, sums) for (name, video), sums in sorted(part.sums.items()) if name == VIDEO]
     videos = [{"video_id": video, "num_expressions": sums.counts[_COUNT], **means(sums)} for video, sums in of_videos]
     folder.write_rows("videos.parquet", videos, VIDEOS)
-    for name in (folder / "failures").names(".parquet"):
-        (folder / "failures").delete(name)
-    for failure in part.failures:
-        write_failure(folder, failure.unit.replace("/", "_"), failure)
+    write_failures(folder, part.failures)
     folder.write_json("summary.json", summary)
     if summary["expected"] != summary["done"] + summary["failed"] + summary["skipped"]:
         raise FormatError(f"{out}: of {len(items)} expressions {len(rows)} have a row and {len(part.failures)} a failure row; report this")
     return summary
+
+
+def write_failures(folder: Folder, failures: Sequence[FailureRow]) -> None:
+    """Write ``failures/`` anew, a row a lost expression."""
+    for name in (folder / "failures").names(".parquet"):
+        (folder / "failures").delete(name)
+    for failure in failures:
+        write_failure(folder, failure.unit.replace("/", "_"), failure)
 
 
 def forecast(dataset: str, split: str, predictions: str, limit: int | None = None) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import os
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +13,11 @@ from pycocotools import mask as coco
 
 from egoray.cli import main
 from egoray.core.masks import encode
+from egoray.dataset import ray_stats
 from egoray.dataset.ray_stats import stats
 from egoray.dataset.stats import object_figures
 from egoray.synthetic.sample import write_sample
+from support.rvos_folders import write_mevis, write_reasonvos, write_ref_davis
 
 
 def oracle(stack: np.ndarray) -> dict[str, float]:
@@ -86,3 +91,39 @@ def test_a_folder_without_a_dataset_is_an_error(tmp_path):
     done = CliRunner().invoke(main, ["stats", "--dataset", str(tmp_path)])
     assert done.exit_code == 2
     assert "holds no EgoMask benchmark" in done.stderr
+
+
+def test_the_exocentric_layouts_are_read_too(tmp_path):
+    truth = write_mevis(tmp_path / "mevis")
+    row = stats(str(tmp_path / "mevis"))["MeViS valid_u"]
+    table = json.loads((tmp_path / "mevis/valid_u/mask_dict.json").read_text())
+    found = [oracle(np.array([coco.decode(m).astype(bool) if m else np.zeros((48, 64), bool) for m in masks])) for masks in table.values()]
+    assert row["total_duration"] == pytest.approx(100 * np.mean([f["total_duration"] for f in found]))
+    assert row["mask_area"] == pytest.approx(100 * np.mean([f["mask_area"] for f in found if "mask_area" in f]))
+    assert (row["videos"], row["objects"], row["expressions"]) == (2, 6, len(truth))
+    write_ref_davis(tmp_path / "davis")
+    row = stats(str(tmp_path / "davis"))["Ref-DAVIS val"]
+    assert (row["videos"], row["objects"], row["expressions"]) == (2, 5, 20)
+    write_reasonvos(tmp_path / "reason")
+    assert stats(str(tmp_path / "reason"))["ReasonVOS"]["mask_area"] < 30  # masks of 255 are masks
+    shown = CliRunner().invoke(main, ["stats", "--dataset", str(tmp_path / "mevis")])
+    assert "76.55" in shown.stdout
+    assert "69.67" in shown.stdout
+
+
+@pytest.mark.ray
+def test_a_dead_worker_changes_nothing(world, cluster, tmp_path, monkeypatch):
+    marker = str(tmp_path / "died")
+    plain = ray_stats._sums
+
+    def die_once(subjects):
+        if not os.path.exists(marker):
+            Path(marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(subjects)
+
+    expected = stats(str(world))
+    monkeypatch.setattr(ray_stats, "_sums", die_once)
+    monkeypatch.setattr(ray_stats, "CHUNK", 3)
+    assert stats(str(world), local_objects=0) == expected
+    assert os.path.exists(marker)

@@ -41,11 +41,11 @@ def test_a_cluster_gives_the_same_bytes_as_one_process(cluster, folders, tmp_pat
 def test_a_dead_worker_changes_nothing(cluster, folders, tmp_path, monkeypatch):
     marker = str(tmp_path / "died")
 
-    def die_once(*args):
+    def die_once(*args, **more):
         if not os.path.exists(marker):
             Path(marker).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return score_part(*args)
+        return score_part(*args, **more)
 
     monkeypatch.setattr(ray_evaluate, "score_part", die_once)
     evaluate_on_ray(folders[0], "medium", folders[1], str(tmp_path / "ray"), EvaluateConfig(workers=2))

@@ -7,14 +7,16 @@ from functools import partial
 
 import pytest
 
-from egoray.config import PredictConfig
+from egoray.config import EvaluateConfig, PredictConfig
 from egoray.core.clip import ImageClip
 from egoray.errors import ModelError
+from egoray.evaluate.exocentric import evaluate_exocentric
 from egoray.evaluate.predict import forecast, pack, plan_from_files, unpack, work_folder
 from egoray.evaluate.ray_predict import predict
 from egoray.formats.egomask import read_detection, read_items, read_prediction
 from egoray.synthetic.sample import write_sample
 from support.grounders import broken, square
+from support.rvos_folders import write_mevis
 
 pytestmark = pytest.mark.ray
 SPLIT = "short"
@@ -133,3 +135,14 @@ def test_a_wordless_sentence_is_a_failure_of_its_own(dataset):
     told = forecast(plan)
     assert (told["clips"], told["expressions"], told["cannot_be_asked"]) == (3, len(items) - 1, 1)
     assert [unpack(pack(clip)) for clip in plan.clips] == list(plan.clips)
+
+
+def test_an_exocentric_benchmark_is_answered_in_its_own_layout(cluster, tmp_path):
+    write_mevis(tmp_path / "mevis")
+    plan = plan_from_files(str(tmp_path / "mevis"), None, PredictConfig())
+    assert (plan.split, len(plan.clips), forecast(plan)["expressions"]) == ("valid_u", 2, 4)
+    summary = predict(plan, str(tmp_path / "p"), PredictConfig(workers=1), build=square)
+    assert (summary["done"], summary["failed"]) == (2, 0)
+    scored = evaluate_exocentric(str(tmp_path / "mevis"), None, str(tmp_path / "p"), str(tmp_path / "out"), EvaluateConfig())
+    assert (scored["done"], scored["failed"]) == (4, 0)
+    assert scored["metrics"]["J&F"] > 0
