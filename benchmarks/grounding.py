@@ -181,7 +181,7 @@ def tiers(clips: int, out: str, model: str) -> dict[str, object]:
     for number, (tier, seconds) in enumerate(TIERS.items()):
         root = os.path.join(out, tier)
         if not os.path.exists(os.path.join(root, "truth", "meta.json")):
-            write_sample(root, videos=clips, seed=50_021 + number, seconds=seconds, tier=tier)
+            write_sample(root, videos=clips, seed=50_021 + number, seconds=seconds, fps=5, tier=tier)
         found: dict[str, object] = {}
         for initialisation in ("highest", "naive"):
             config = PredictConfig(model=model, initialisation=initialisation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 from egoray.errors import ModelError
@@ -15,6 +16,10 @@ def _grabcut(checkpoint: str, device: str) -> VideoTracker:
     from egoray.models.grabcut import GrabCut
 
     return GrabCut()
+
+
+def _nano_tracker(checkpoint: str, device: str, **options: Any) -> VideoTracker:
+    return _sam2(checkpoint or str(resources.files("egoray.models.nano") / "tracker.safetensors"), device, **options)
 
 
 def _sam2(checkpoint: str, device: str, *, fill_holes: int = 0, non_overlapping: bool = False, compile: bool = False) -> VideoTracker:
@@ -49,6 +54,15 @@ TRACKERS = {
         uses_gpu=False,
         frames_per_s=40.0,
         gpu_memory_gb=0.0,
+    ),
+    "nano": TrackerEntry(
+        build=_nano_tracker,
+        summary="packaged SAM 2 of 4 M parameters, trained on sample worlds alone; box on the first frame; no download",
+        default_checkpoint="",
+        uses_gpu=False,
+        frames_per_s=25.0,
+        gpu_memory_gb=0.5,
+        options=frozenset({"fill_holes", "non_overlapping", "compile"}),
     ),
     "sam2": TrackerEntry(
         build=_sam2,
@@ -140,6 +154,7 @@ def _nano(
     initialisation: str = "highest",
     every: int = 1,
     gate: float = 0.0,
+    follow: str = "links",
 ) -> Grounder:
     from egoray.grounding import gate as gates
     from egoray.grounding.memory import alike
@@ -147,15 +162,15 @@ def _nano(
     from egoray.grounding.sampler import every as every_step
     from egoray.grounding.strategy import Strategy
     from egoray.models.detector import THRESHOLD, NanoDetector
-    from egoray.models.grabcut import GrabCut
 
+    linked = follow == "links"
     return Strategy(
         name="nano",
-        proposer=DetectorProposer(NanoDetector(checkpoint, device, THRESHOLD if threshold is None else threshold), looks=True),
-        tracker=GrabCut(),
+        proposer=DetectorProposer(NanoDetector(checkpoint, device, THRESHOLD if threshold is None else threshold), looks=linked),
+        tracker=build_tracker("grabcut" if linked else "nano", device),
         sampler=every_step(every),
         verifier=_initialisation(initialisation),
-        linker=alike(),
+        linker=alike() if linked else None,
         gate=gates.confident(gate) if gate else gates.every_mask,
     )
 
@@ -204,7 +219,7 @@ GROUNDERS = {
         default_checkpoint="",
         needs_gpu=False,
         memory_gb=0.5,
-        options=_DETECTS,
+        options=_DETECTS | {"follow"},
     ),
     "grounded-sam2": GrounderEntry(
         build=_grounded_sam2,
@@ -273,14 +288,14 @@ def build_grounder(model: str, device: str = "cpu", **options: Any) -> Grounder:
     return entry.build(checkpoint, device, **options)
 
 
-def models_here() -> dict[str, dict[str, Any]]:
-    """Every model by name: the commands that take it, what it is, the memory it needs in GB, and what this machine lacks for it.
+def models_here() -> list[dict[str, Any]]:
+    """Every model: its name, the commands that take it, what it is, the memory it needs in GB, and what this machine lacks for it.
 
     ``missing`` is empty where it runs as it is; weights that are not here yet are fetched on first use.
     """
     on_gpu = default_device() == "cuda"
     have_gb = _memory_gb(on_gpu)
-    rows = {}
+    rows = []
     listed = [(name, "annotate", e.summary, e.default_checkpoint, e.uses_gpu, e.gpu_memory_gb) for name, e in TRACKERS.items()]
     listed += [(name, "predict, ground", e.summary, e.default_checkpoint, e.needs_gpu, e.memory_gb) for name, e in GROUNDERS.items()]
     for name, commands, summary, checkpoint, wants_gpu, memory_gb in listed:
@@ -291,7 +306,8 @@ def models_here() -> dict[str, dict[str, Any]]:
             missing.append("a GPU (slow without)")
         if checkpoint and not _fetched(checkpoint):
             missing.append(f"weights (fetched on first use: {checkpoint})")
-        rows[name] = {"for": commands, "summary": summary, "checkpoint": checkpoint, "memory_gb": memory_gb, "missing": missing}
+        about = {"name": name, "for": commands, "summary": summary, "checkpoint": checkpoint}
+        rows.append(about | {"memory_gb": memory_gb, "missing": missing})
     return rows
 
 

@@ -184,15 +184,15 @@ def grounding(content: dict[str, Any], num_frames: int, out: str) -> None:
     console.print(f"{content['model']}: {rate:.1f} frames/s; look at {out}/overlay.mp4", markup=False, highlight=False, soft_wrap=True)
 
 
-def models(rows: dict[str, dict[str, Any]]) -> None:
+def models(rows: list[dict[str, Any]]) -> None:
     """Print what `registry.models_here` found."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     table = Table("model", "for", "what it is", box=None, padding=(0, 2, 0, 0))
     table.add_column("memory", justify="right")
     table.add_column("missing here")
-    for name, row in rows.items():
+    for row in rows:
         lacks = "\n".join(row["missing"]) or "nothing"
-        table.add_row(name, row["for"], Text(row["summary"]), f"{row['memory_gb']:g} GB" if row["memory_gb"] else "", Text(lacks))
+        table.add_row(row["name"], row["for"], Text(row["summary"]), f"{row['memory_gb']:g} GB" if row["memory_gb"] else "", Text(lacks))
     console.print(table)
 
 

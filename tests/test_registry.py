@@ -36,8 +36,9 @@ def test_sam2_alone_is_the_published_2_1():
 def test_models_say_what_they_need_and_what_is_missing(monkeypatch):
     monkeypatch.setattr(registry, "_memory_gb", lambda on_gpu: 6.0)
     rows = registry.models_here()
-    assert set(rows) == set(registry.TRACKERS) | set(registry.GROUNDERS)
-    assert rows["nano"]["missing"] == rows["grabcut"]["missing"] == []
-    lacks = " ".join(rows["grounded-sam2"]["missing"])
+    assert [row["name"] for row in rows] == [*registry.TRACKERS, *registry.GROUNDERS]
+    missing = {(row["name"], row["for"]): row["missing"] for row in rows}
+    assert missing["nano", "annotate"] == missing["nano", "predict, ground"] == missing["grabcut", "annotate"] == []
+    lacks = " ".join(missing["grounded-sam2", "predict, ground"])
     assert "8 GB of memory (here 6 GB)" in lacks
     assert "facebook/sam2.1-hiera-large" in lacks

@@ -66,6 +66,7 @@ def write_sample(
     seed: int,
     seconds: float = 60.0,
     size_hw: tuple[int, int] = (360, 640),
+    fps: int = 30,
     tier: Tier = "medium",
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -81,6 +82,7 @@ def write_sample(
         seed: chooses the worlds.
         seconds: length of each clip.
         size_hw: (height, width) of a frame, even numbers.
+        fps: native frames a second, a multiple of the annotations' 5; fewer are rendered faster.
         tier: split of the benchmark to file the clips under: short, medium or long.
         workers: processes that render, a clip each at a time; one for every core by default.
         progress: called with the number of clips done, after each.
@@ -89,16 +91,18 @@ def write_sample(
         Counts (videos, frames, objects, boxes, expressions), the wall time ``seconds`` and ``frames_per_s``.
 
     Raises:
-        ConfigError: if the folder cannot be written or a size is odd.
+        ConfigError: if the folder cannot be written, a size is odd, or ``fps`` is no multiple of 5.
         ValueError: if ``videos`` is below 1.
     """
     if videos < 1:
         raise ValueError(f"videos is {videos}, must be at least 1")
     if size_hw[0] % 2 or size_hw[1] % 2:
         raise ConfigError(f"a frame of {size_hw[1]}x{size_hw[0]} cannot be coded; give an even width and height")
+    if fps <= 0 or fps % 5:
+        raise ConfigError(f"{fps} frames a second cannot be annotated at 5; give a multiple of 5")
     start = time.perf_counter()
     out = os.fspath(out)
-    config = WorldConfig(seconds=seconds, size_hw=size_hw)
+    config = WorldConfig(seconds=seconds, size_hw=size_hw, fps=fps, stride=fps // 5)
     clips = [_Clip(out=out, seed=seed, index=index, config=config, tier=tier) for index in range(videos)]
     rendered: dict[int, _Rendered] = {}
     for index, clip in _render_all(clips, min(workers or os.cpu_count() or 1, videos)):

@@ -11,6 +11,7 @@ import pytest
 
 from egoray.core import masks
 from egoray.core.boxes import pixel_slices
+from egoray.core.video import probe
 from egoray.errors import ConfigError
 from egoray.formats.egomask import images_dir, read_gold, read_items
 from egoray.formats.egotracks import read_tracks
@@ -111,3 +112,14 @@ def test_bad_arguments_are_refused(tmp_path):
         write_sample(tmp_path, videos=1, seed=0, size_hw=(181, 320))
     with pytest.raises(ValueError, match="videos"):
         write_sample(tmp_path, videos=0, seed=0)
+
+
+def test_fewer_native_frames_keep_the_annotations_rate(tmp_path):
+    counts = write_sample(tmp_path, videos=1, seed=2, seconds=6, size_hw=(72, 128), fps=5, workers=1)
+    assert counts["frames"] == 30
+    (video,) = (tmp_path / "clips").glob("*.mp4")
+    assert probe(str(video), "v").num_frames == 30
+    (images,) = (tmp_path / "truth" / "JPEGImages" / "egotracks").iterdir()
+    assert len(list(images.iterdir())) == 6
+    with pytest.raises(ConfigError, match="multiple of 5"):
+        write_sample(tmp_path, videos=1, seed=2, fps=24)
