@@ -1,0 +1,187 @@
+"""Read published checkpoints: a folder or a Hugging Face id, sharded or whole, safetensors or plain tensors; nothing is run from them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from egoray.errors import ModelError
+
+Weights = dict[str, torch.Tensor]
+
+SAFE, PLAIN = "model.safetensors", "pytorch_model.bin"
+_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_SMALL = ["*.json", "*.model", "*.txt"]
+
+
+def checkpoint_folder(name: str, weights: bool = True) -> Path:
+    """The local folder that ``name`` means, fetched first where it is an id.
+
+    Args:
+        name: a folder, or a Hugging Face id: ``owner/name``, or ``owner/name@revision``.
+        weights: fetch the weights too (safetensors where there are any), not only the configs and the tokenizer.
+
+    Raises:
+        ModelError: if it is neither, or cannot be fetched.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    match = _ID.fullmatch(name)
+    if folder.exists() or match is None:
+        raise ModelError(f"{name}: not a checkpoint folder; give the folder that holds config.json, or a Hugging Face id as owner/name")
+    from huggingface_hub import snapshot_download
+
+    try:
+        wanted = [*_SMALL, "*.safetensors"] if weights else _SMALL
+        folder = Path(snapshot_download(match["id"], revision=match["revision"], allow_patterns=wanted))
+        if weights and not any(folder.glob("*.safetensors")):
+            snapshot_download(match["id"], revision=match["revision"], allow_patterns=["pytorch_model*.bin"])
+    except Exception as error:
+        raise ModelError(
+            f"{name}: neither a folder nor an id that can be downloaded ({type(error).__name__}); fetch it by hand and give its folder"
+        ) from error
+    return folder
+
+
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """The JSON object in ``folder/name``.
+
+    Raises:
+        ModelError: if there is no such file, or it is no JSON object.
+    """
+    path = folder / name
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{folder}: not a checkpoint folder, {name} is missing; download the whole folder") from error
+    except ValueError as error:
+        raise ModelError(f"{path}: truncated or not JSON; download it again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: not a JSON object; download it again")
+    return content
+
+
+def read_weights(folder: Path) -> Weights:
+    """All tensors of a checkpoint folder by their published names; they are mapped from disk and read when they are used.
+
+    Looked for in this order: ``model.safetensors.index.json`` and its shards, ``model.safetensors``,
+    ``pytorch_model.bin.index.json`` and its shards, ``pytorch_model.bin``.
+
+    Raises:
+        ModelError: if there are none, a shard is missing or truncated, the index and the shards disagree, or a ``.bin``
+            holds more than tensors (it is refused, not run).
+    """
+    for whole in (SAFE, PLAIN):
+        if (folder / f"{whole}.index.json").exists():
+            return _read_shards(folder, f"{whole}.index.json")
+        if (folder / whole).exists():
+            return _read_file(folder / whole)
+    raise ModelError(f"{folder}: holds no weights; expected {SAFE} or {PLAIN}, whole or in shards with an index")
+
+
+def _read_shards(folder: Path, index: str) -> Weights:
+    places = read_config(folder, index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise ModelError(f"{folder / index}: not an index of shards (no weight_map); download it again")
+    names = sorted({str(name) for name in places.values()})
+    for name in names:
+        if Path(name).name != name:
+            raise ModelError(f"{folder / index}: names a shard outside the folder, {name}; refused")
+        if not (folder / name).exists():
+            raise ModelError(f"{folder / name}: missing shard, one of {len(names)} that {index} names; download it again")
+    weights: Weights = {}
+    for name in names:
+        weights |= _read_file(folder / name)
+    if odd := places.keys() ^ weights.keys():
+        raise ModelError(
+            f"{folder / index}: disagrees with its shards on {len(odd)} tensors, such as {min(odd)}; download the folder again"
+        )
+    return weights
+
+
+def _read_file(path: Path) -> Weights:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except SafetensorError as error:
+        raise ModelError(f"{path}: truncated or not a safetensors file; download it again") from error
+    except pickle.UnpicklingError as error:
+        raise ModelError(f"{path}: refused, since it is not a file of plain tensors (weights_only); use a published checkpoint") from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ModelError(f"{path}: truncated or not a torch checkpoint; download it again") from error
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ModelError(f"{path}: not a file of named tensors; use a published checkpoint")
+    return content
+
+
+class EmptyWeights(TorchFunctionMode):
+    """``with EmptyWeights(): net = Net()`` leaves the large parameters without storage, for `fill`; what is computed from the config is real."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Allocations without values go to the meta device; everything else is done as asked."""
+        kwargs = dict(kwargs or {})
+        if func is torch.empty:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def fill(network: nn.Module, weights: Mapping[str, torch.Tensor], where: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Give ``network`` exactly these tensors, on ``device`` and, the floating ones, in ``dtype``; eval mode, no gradients.
+
+    Args:
+        network: as built, its parameters perhaps without storage.
+        weights: by the network's own names; as `read_weights` maps them, moving them makes the only copy in memory.
+        where: the file or folder they came from, for the error.
+        device: where the network is to live, its buffers too.
+        dtype: of the parameters; buffers that are no part of the checkpoint keep theirs.
+
+    Raises:
+        ModelError: if a tensor is missing, has no place, or is of another shape; the network is left as it was.
+    """
+    own = network.state_dict()
+    if missing := own.keys() - weights.keys():
+        raise ModelError(f"{where}: {len(missing)} tensors are missing, such as {min(missing)}; download the checkpoint again")
+    if unknown := weights.keys() - own.keys():
+        raise ModelError(f"{where}: {len(unknown)} tensors have no place in this model, such as {min(unknown)}; it is another architecture")
+    for name, value in weights.items():
+        if value.shape != own[name].shape:
+            raise ModelError(f"{where}: {name} is {tuple(value.shape)}, but config.json makes it {tuple(own[name].shape)}")
+    placed = {name: value.to(device, dtype if value.is_floating_point() else None) for name, value in weights.items()}
+    network.load_state_dict(placed, assign=True)
+    network.to(device).eval().requires_grad_(False)
+
+
+def num_bytes(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> int:
+    """What the tensors take once they are ``dtype``."""
+    return sum(value.numel() for value in weights.values()) * dtype.itemsize
+
+
+def check_memory(needed: int, device: torch.device, model: str) -> None:
+    """Refuse before any work what cannot fit: ``needed`` bytes of weights against the free memory of the device.
+
+    Raises:
+        ModelError: naming both figures and the remedy.
+    """
+    if device.type == "cuda":
+        free, kind = torch.cuda.mem_get_info(device)[0], "GPU memory"
+    else:
+        free, kind = psutil.virtual_memory().available, "memory"
+    if needed > free:
+        raise ModelError(
+            f"{model}: too little memory on {device}: the weights take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB of {kind} are free;"
+            " close other programs, use a larger machine, or a smaller model"
+        )
