@@ -106,9 +106,7 @@ def _read_shards(folder: Path, index: str) -> Weights:
     for name in names:
         weights |= _read_file(folder / name)
     if odd := places.keys() ^ weights.keys():
-        raise ModelError(
-            f"{folder / index}: disagrees with its shards on {len(odd)} tensors, such as {min(odd)}; download the folder again"
-        )
+        raise ModelError(f"{folder / index}: and its shards differ in {len(odd)} tensors, such as {min(odd)}; download them again")
     return weights
 
 
@@ -129,7 +127,7 @@ def _read_file(path: Path) -> Weights:
 
 
 class EmptyWeights(TorchFunctionMode):
-    """``with EmptyWeights(): net = Net()`` leaves the large parameters without storage, for `fill`; what is computed from the config is real."""
+    """``with EmptyWeights(): net = Net()`` leaves the parameters without storage, for `fill`; what is computed from sizes is real."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Allocations without values go to the meta device; everything else is done as asked."""
@@ -174,14 +172,27 @@ def check_memory(needed: int, device: torch.device, model: str) -> None:
     """Refuse before any work what cannot fit: ``needed`` bytes of weights against the free memory of the device.
 
     Raises:
-        ModelError: naming both figures and the remedy.
+        ModelError: naming both figures and the remedy; or if there is no such device.
     """
     if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ModelError(f"{model}: no CUDA device here; use the device cpu")
         free, kind = torch.cuda.mem_get_info(device)[0], "GPU memory"
     else:
-        free, kind = psutil.virtual_memory().available, "memory"
+        free, kind = _free_memory(), "memory"
     if needed > free:
         raise ModelError(
             f"{model}: too little memory on {device}: the weights take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB of {kind} are free;"
             " close other programs, use a larger machine, or a smaller model"
         )
+
+
+def _free_memory() -> int:
+    """Bytes: of the machine, or of the container's limit where that is less."""
+    free, group = psutil.virtual_memory().available, Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        held = re.search(r"^anon (\d+)", (group / "memory.stat").read_text(), re.M)
+    except (OSError, ValueError):  # no container, or "max"
+        return free
+    return min(free, limit - int(held[1])) if held else free
