@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from egoray.errors import ModelError
+from egoray.models.published import read_config
 
 SEG = "[SEG]"
+_BLANK = "\u2581"
 BEFORE = "<|system|>\nYou are a helpful AI assistant.<|end|>\n<|user|>\n"
 AFTER = "\nPlease segment the {query} in this image.<|end|>\n<|assistant|>\nSure, [SEG].<|end|>"
 
@@ -55,18 +57,20 @@ class Tokens:
 
 
 class Template:
-    """Turns sentences into tokens with the checkpoint's own tokenizer (``tokenizer.json``, or ``tokenizer.model`` and its side files).
+    """Turns sentences into tokens with the checkpoint's own tokenizer, ``tokenizer.model`` with its side files or ``tokenizer.json``.
 
     Raises:
         ModelError: if the folder has no tokenizer, or one without [SEG].
     """
 
     def __init__(self, folder: Path) -> None:
-        self._tokenizer = _load(folder)
-        seg = self._tokenizer.convert_tokens_to_ids(SEG)
-        if seg is None or seg == self._tokenizer.unk_token_id or SEG not in self._tokenizer.get_vocab():
+        tokenizer = _load(folder)
+        if SEG not in tokenizer.get_vocab():
             raise ModelError(f"{folder}: the tokenizer has no {SEG}; this is the base model, not a trained VideoLISA")
-        self.seg_id = int(seg)
+        self.seg_id = tokenizer.convert_tokens_to_ids(SEG)
+        self._tokenizer, self._before = tokenizer, tokenizer(BEFORE)["input_ids"]
+        if _keeps_blank(folder, tokenizer):
+            self._before.insert(int(self._before[0] == tokenizer.bos_token_id), tokenizer.convert_tokens_to_ids(_BLANK))
 
     def __call__(self, text: str) -> Tokens:
         """The sentence as it is asked: lower case, one final dot removed; the answer ``Sure, [SEG].`` is given, not generated.
@@ -75,18 +79,32 @@ class Template:
             ValueError: if the sentence has no word.
         """
         check_query(text)
-        query = " ".join(text.lower().split()).removesuffix(".")
-        before = self._tokenizer(BEFORE)["input_ids"]
+        query = text.strip().lower().removesuffix(".")
         after = self._tokenizer(AFTER.format(query=query), add_special_tokens=False)["input_ids"]
-        return Tokens(before, after, len(after) - 1 - after[::-1].index(self.seg_id))
+        return Tokens(self._before, after, len(after) - 1 - after[::-1].index(self.seg_id))
 
 
 def _load(folder: Path) -> Any:
-    from transformers import AutoTokenizer
+    from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
-    if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
-        raise ModelError(f"{folder}: has neither tokenizer.json nor tokenizer.model; download the whole folder")
+    slow = (folder / "tokenizer.model").exists()
+    if not slow and not (folder / "tokenizer.json").exists():
+        raise ModelError(f"{folder}: has neither tokenizer.model nor tokenizer.json; download the whole folder")
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if slow:
+            return LlamaTokenizer.from_pretrained(folder, local_files_only=True, legacy=_legacy(folder))
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         raise ModelError(f"{folder}: the tokenizer cannot be read ({type(error).__name__}); download it again") from error
+
+
+def _legacy(folder: Path) -> bool:
+    return read_config(folder, "tokenizer_config.json").get("legacy") is not False
+
+
+def _keeps_blank(folder: Path, tokenizer: Any) -> bool:
+    """Whether the tokenizer of VideoLISA's release puts a blank before the first marker, which that of today does not.
+
+    It begins each prompt with one and drops it before a token that the special tokens list; Phi-3's markers are added, not listed.
+    """
+    return (folder / "tokenizer.model").exists() and not _legacy(folder) and BEFORE.split("\n")[0] not in tokenizer.all_special_tokens
