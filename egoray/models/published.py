@@ -22,6 +22,8 @@ from egoray.errors import ModelError
 Weights = dict[str, torch.Tensor]
 
 SAFE, PLAIN = "model.safetensors", "pytorch_model.bin"
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux tells a container its limits."""
 _ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _SMALL = ["*.json", "*.model", "*.txt"]
 
@@ -189,10 +191,10 @@ def check_memory(needed: int, device: torch.device, model: str) -> None:
 
 def _free_memory() -> int:
     """Bytes: of the machine, or of the container's limit where that is less."""
-    free, group = psutil.virtual_memory().available, Path("/sys/fs/cgroup")
+    free = psutil.virtual_memory().available
     try:
-        limit = int((group / "memory.max").read_text())
-        held = re.search(r"^anon (\d+)", (group / "memory.stat").read_text(), re.M)
+        limit = int((CGROUP / "memory.max").read_text())
+        held = re.search(r"^anon (\d+)", (CGROUP / "memory.stat").read_text(), re.M)
     except (OSError, ValueError):  # no container, or "max"
         return free
     return min(free, limit - int(held[1])) if held else free

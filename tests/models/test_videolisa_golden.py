@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from support.videolisa import FOLDER, QUESTION, SIZES, ArrayClip, recorded
 
 from egoray.core.masks import decode
 from egoray.models.published import read_config, read_weights
@@ -12,6 +11,7 @@ from egoray.models.videolisa.network import visual_tokens
 from egoray.models.videolisa.pictures import ClipPictures, full_size, sam_pixels
 from egoray.models.videolisa.prompt import Template, dense_positions, sparse_frames
 from egoray.models.videolisa.weights import build, split
+from support.videolisa import FOLDER, QUESTION, SIZES, ArrayClip, recorded
 
 TOLERANCE = 3e-6
 

@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.videolisa import FOLDER, copy
 
 from egoray.errors import ModelError
 from egoray.models.videolisa.prompt import Template, dense_positions, sparse_frames
+from support.videolisa import FOLDER, copy
 
 TOKENIZER = Path(__file__).parent / "data" / "videolisa_tokenizer"
 RECORDED = json.loads((TOKENIZER / "recorded.json").read_text(encoding="utf-8"))
