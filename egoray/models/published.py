@@ -90,7 +90,7 @@ def read_weights(folder: Path) -> Weights:
         if (folder / f"{whole}.index.json").exists():
             return _read_shards(folder, f"{whole}.index.json")
         if (folder / whole).exists():
-            return _read_file(folder / whole)
+            return read_file(folder / whole)
     raise ModelError(f"{folder}: holds no weights; expected {SAFE} or {PLAIN}, whole or in shards with an index")
 
 
@@ -106,26 +106,45 @@ def _read_shards(folder: Path, index: str) -> Weights:
             raise ModelError(f"{folder / name}: missing shard, one of {len(names)} that {index} names; download it again")
     weights: Weights = {}
     for name in names:
-        weights |= _read_file(folder / name)
+        weights |= read_file(folder / name)
     if odd := places.keys() ^ weights.keys():
         raise ModelError(f"{folder / index}: and its shards differ in {len(odd)} tensors, such as {min(odd)}; download them again")
     return weights
 
 
-def _read_file(path: Path) -> Weights:
+def read_file(path: Path) -> Weights:
+    """The tensors of one ``.safetensors`` file, or of one file that torch saved, by name.
+
+    Raises:
+        ModelError: if it is missing, truncated, or holds anything else.
+    """
+    if path.suffix != ".safetensors":
+        content = read_plain(path)
+        if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+            raise ModelError(f"{path}: not a file of named tensors; use a published checkpoint")
+        return content
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except SafetensorError as error:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such checkpoint") from error
+    except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: truncated or not a safetensors file; download it again") from error
+
+
+def read_plain(path: Path) -> Any:
+    """What torch saved in a file, if it is tensors in plain containers.
+
+    Raises:
+        ModelError: if it is missing or truncated, or holds anything else (it is refused, not run).
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such checkpoint") from error
     except pickle.UnpicklingError as error:
         raise ModelError(f"{path}: refused, since it is not a file of plain tensors (weights_only); use a published checkpoint") from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise ModelError(f"{path}: truncated or not a torch checkpoint; download it again") from error
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise ModelError(f"{path}: not a file of named tensors; use a published checkpoint")
-    return content
 
 
 class EmptyWeights(TorchFunctionMode):

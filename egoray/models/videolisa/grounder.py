@@ -46,7 +46,7 @@ class VideoLisa:
             configs are read where the checkpoint holds CLIP's weights itself.
         num_sparse: frames that are looked at, spread over the clip; each gives the language model its mean.
         num_dense: how many of them it sees in full.
-        batch: frames that pass through the image models at once.
+        batch: frames that pass through the image models at once, 2.3 GB each in float32; 0 for 4 on CUDA and 1 elsewhere.
         dtype: "float32" or "bfloat16", of all but SAM's weights; "" for bfloat16 on CUDA and float32 elsewhere.
 
     Raises:
@@ -64,14 +64,15 @@ class VideoLisa:
         clip: str = "",
         num_sparse: int = 32,
         num_dense: int = 4,
-        batch: int = 4,
+        batch: int = 0,
         dtype: str = "",
     ) -> None:
-        if not 1 <= num_dense < num_sparse or batch < 1:
-            raise ModelError(f"videolisa: needs 1 <= num_dense < num_sparse and batch >= 1, not {num_dense}, {num_sparse}, {batch}")
+        if not 1 <= num_dense < num_sparse or batch < 0:
+            raise ModelError(f"videolisa: needs 1 <= num_dense < num_sparse and batch >= 0, not {num_dense}, {num_sparse}, {batch}")
         if dtype and dtype not in _DTYPES:
             raise ModelError(f"videolisa: dtype {dtype} is unknown; use {' or '.join(_DTYPES)}")
-        self._device, self._batch = torch.device(device), batch
+        self._device = torch.device(device)
+        self._batch = batch or (4 if self._device.type == "cuda" else 1)
         self._num_sparse, self._num_dense = num_sparse, num_dense
         folder = checkpoint_folder(checkpoint)
         config = read_config(folder)
