@@ -81,11 +81,12 @@ class PredictConfig(UnitConfig):
     propagate: Annotated[
         str | None, Field(description="sa2va: tracker that takes the key frames' masks further, e.g. sam2, instead of Sa2VA's own memory")
     ] = None
+    batch: Annotated[int | None, Field(ge=1, description="videolisa: frames that SAM takes at once, 2.3 GB each")] = None
     clip: Annotated[str | None, Field(description="videolisa: folder or id of CLIP ViT-L/14 at 336 px, if the checkpoint has none")] = None
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """The settings that change what a clip's answers are."""
-        return {"model": self.model} | {k: v for k, v in self.model_options().items() if k != "detector_batch"}
+        return {"model": self.model} | {k: v for k, v in self.model_options().items() if k not in ("detector_batch", "batch")}
 
     def model_options(self) -> dict[str, Any]:
         """The settings that are the model's own, where given."""

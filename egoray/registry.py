@@ -175,10 +175,10 @@ def _nano(
     )
 
 
-def _videolisa(checkpoint: str, device: str, *, clip: str | None = None) -> Grounder:
+def _videolisa(checkpoint: str, device: str, *, clip: str = "", batch: int = 0) -> Grounder:
     from egoray.models.videolisa.grounder import VideoLisa
 
-    return VideoLisa(checkpoint, device, **({"clip": clip} if clip else {}))
+    return VideoLisa(checkpoint, device, clip=clip, batch=batch)
 
 
 def _sa2va(
@@ -251,7 +251,7 @@ GROUNDERS = {
         default_checkpoint="ZechenBai/VideoLISA-3.8B",
         needs_gpu=True,
         memory_gb=14.0,
-        options=frozenset({"clip"}),
+        options=frozenset({"clip", "batch"}),
     ),
 }
 

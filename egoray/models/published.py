@@ -1,211 +1,219 @@
-"""Checkpoints as they are published: a folder of shards, local or fetched, streamed into a network tensor by tensor.
-
-Only safetensors, or torch files read with ``weights_only``. Loading is strict both ways, and what is wrong is said before work starts.
-"""
+"""Read published checkpoints: a folder or a Hugging Face id, sharded or whole, safetensors or plain tensors; nothing is run from them."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
-from torch import Tensor, nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from egoray.errors import ModelError
 
-Convert = Callable[[str, Tensor], Mapping[str, Tensor]]
-"""From a published name and tensor to native names and tensors; raises KeyError for a name that it does not know."""
+Weights = dict[str, torch.Tensor]
+
+SAFE, PLAIN = "model.safetensors", "pytorch_model.bin"
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux tells a container its limits."""
+_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_SMALL = ["*.json", "*.model", "*.txt"]
 
 
-def fetched(checkpoint: str) -> Path:
-    """The checkpoint's folder: a local one, or that of a Hugging Face id (``id@revision`` for a fixed one), downloaded if need be.
+def checkpoint_folder(name: str, weights: bool = True) -> Path:
+    """The local folder that ``name`` means, fetched first where it is an id.
+
+    Args:
+        name: a folder, or a Hugging Face id: ``owner/name``, or ``owner/name@revision``.
+        weights: fetch the weights too (safetensors where there are any), not only the configs and the tokenizer.
 
     Raises:
-        ModelError: if there is no such folder and it cannot be fetched.
+        ModelError: if it is neither, or cannot be fetched.
     """
-    if os.path.isdir(checkpoint):
-        return Path(checkpoint)
-    name, _, revision = checkpoint.partition("@")
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ModelError(f"{checkpoint}: no such folder; give a local folder or a Hugging Face id, ORG/NAME or ORG/NAME@REVISION")
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    match = _ID.fullmatch(name)
+    if folder.exists() or match is None:
+        raise ModelError(f"{name}: not a checkpoint folder; give the folder that holds config.json, or a Hugging Face id as owner/name")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return Path(snapshot_download(name, revision=revision or None, ignore_patterns=["*.py", "*.msgpack", "*.h5", "*.onnx"]))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ModelError(f"{checkpoint}: cannot be fetched ({reason}); check the name and the network, or give a local folder") from error
+        wanted = [*_SMALL, "*.safetensors"] if weights else _SMALL
+        folder = Path(snapshot_download(match["id"], revision=match["revision"], allow_patterns=wanted))
+        if weights and not any(folder.glob("*.safetensors")):
+            snapshot_download(match["id"], revision=match["revision"], allow_patterns=["pytorch_model*.bin"])
+    except Exception as error:
+        raise ModelError(
+            f"{name}: neither a folder nor an id that can be downloaded ({type(error).__name__}); fetch it by hand and give its folder"
+        ) from error
+    return folder
 
 
-def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON object of the folder.
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """The JSON object in ``folder/name``.
 
     Raises:
-        ModelError: if it is missing or malformed.
+        ModelError: if there is no such file, or it is no JSON object.
     """
     path = folder / name
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{folder}: has no {name}; give the folder of a published checkpoint") from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: not readable as JSON; fetch it again") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: expected an object")
-    return value
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{folder}: not a checkpoint folder, {name} is missing; download the whole folder") from error
+    except ValueError as error:
+        raise ModelError(f"{path}: truncated or not JSON; download it again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: not a JSON object; download it again")
+    return content
 
 
-def shards(folder: Path) -> list[Path]:
-    """The weight files: those that the index names, else the one file there is, safetensors first.
+def read_weights(folder: Path) -> Weights:
+    """All tensors of a checkpoint folder by their published names; they are mapped from disk and read when they are used.
 
-    Raises:
-        ModelError: if there is none, or one that the index names is missing.
-    """
-    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
-        if (folder / index).exists():
-            names = sorted(set(read_json(folder, index).get("weight_map", {}).values()))
-            if any(Path(name).name != name for name in names):
-                raise ModelError(f"{folder / index}: names a file outside of its folder; refused")
-            if gone := [name for name in names if not (folder / name).exists()]:
-                raise ModelError(f"{folder}: {gone[0]} is missing ({len(gone)} of {len(names)} files); fetch it again")
-            return [folder / name for name in names]
-    for pattern in ("*.safetensors", "pytorch_model*.bin", "*.pt"):
-        if found := sorted(folder.glob(pattern)):
-            return found
-    raise ModelError(f"{folder}: holds no weights (*.safetensors or pytorch_model.bin); fetch them")
-
-
-def tensors(files: Iterable[Path]) -> Iterator[tuple[str, Tensor]]:
-    """Every (name, tensor) of the files, one at a time.
+    Looked for in this order: ``model.safetensors.index.json`` and its shards, ``model.safetensors``,
+    ``pytorch_model.bin.index.json`` and its shards, ``pytorch_model.bin``.
 
     Raises:
-        ModelError: if a file is cut short or is no weight file.
+        ModelError: if there are none, a shard is missing or truncated, the index and the shards disagree, or a ``.bin``
+            holds more than tensors (it is refused, not run).
     """
-    for name, read in _entries(files):
-        yield name, read()
+    for whole in (SAFE, PLAIN):
+        if (folder / f"{whole}.index.json").exists():
+            return _read_shards(folder, f"{whole}.index.json")
+        if (folder / whole).exists():
+            return read_file(folder / whole)
+    raise ModelError(f"{folder}: holds no weights; expected {SAFE} or {PLAIN}, whole or in shards with an index")
 
 
-def names(files: Iterable[Path]) -> set[str]:
-    """The names of all tensors of the files.
+def _read_shards(folder: Path, index: str) -> Weights:
+    places = read_config(folder, index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise ModelError(f"{folder / index}: not an index of shards (no weight_map); download it again")
+    names = sorted({str(name) for name in places.values()})
+    for name in names:
+        if Path(name).name != name:
+            raise ModelError(f"{folder / index}: names a shard outside the folder, {name}; refused")
+        if not (folder / name).exists():
+            raise ModelError(f"{folder / name}: missing shard, one of {len(names)} that {index} names; download it again")
+    weights: Weights = {}
+    for name in names:
+        weights |= read_file(folder / name)
+    if odd := places.keys() ^ weights.keys():
+        raise ModelError(f"{folder / index}: and its shards differ in {len(odd)} tensors, such as {min(odd)}; download them again")
+    return weights
+
+
+def read_file(path: Path) -> Weights:
+    """The tensors of one ``.safetensors`` file, or of one file that torch saved, by name.
 
     Raises:
-        ModelError: as `tensors`.
+        ModelError: if it is missing, truncated, or holds anything else.
     """
-    return {name for name, _ in _entries(files)}
-
-
-def _entries(files: Iterable[Path]) -> Iterator[tuple[str, Callable[[], Tensor]]]:
-    from safetensors import SafetensorError, safe_open
-
-    for path in files:
-        try:
-            if path.suffix == ".safetensors":
-                with safe_open(path, framework="pt") as stored:
-                    for name in stored.keys():  # noqa: SIM118
-                        yield name, partial(stored.get_tensor, name)
-            else:
-                for name, tensor in torch.load(path, map_location="cpu", mmap=True, weights_only=True).items():
-                    yield name, partial(Tensor.detach, tensor)
-        except (SafetensorError, RuntimeError, EOFError, OSError, AttributeError) as error:
-            raise ModelError(f"{path}: cut short or not a weight file; fetch it again") from error
-        except Exception as error:  # the unpickler's refusals have no common base
-            raise ModelError(f"{path}: refused, it holds more than tensors ({type(error).__name__})") from error
-
-
-@contextmanager
-def without_weights() -> Iterator[None]:
-    """Build networks without memory for their parameters (buffers are real): `load` brings them."""
-    register = nn.Module.register_parameter
-
-    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(module, name, parameter)
-        if parameter is not None:
-            module._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=False)
-
-    nn.Module.register_parameter = on_meta
+    if path.suffix != ".safetensors":
+        content = read_plain(path)
+        if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+            raise ModelError(f"{path}: not a file of named tensors; use a published checkpoint")
+        return content
     try:
-        yield
-    finally:
-        nn.Module.register_parameter = register
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such checkpoint") from error
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: truncated or not a safetensors file; download it again") from error
 
 
-def check_memory(network: nn.Module, dtype_of: Callable[[str], torch.dtype], device: torch.device, name: str) -> None:
-    """Whether the network's tensors fit on the device.
+def read_plain(path: Path) -> Any:
+    """What torch saved in a file, if it is tensors in plain containers.
 
     Raises:
-        ModelError: if they do not; says how much is needed and how much there is.
+        ModelError: if it is missing or truncated, or holds anything else (it is refused, not run).
     """
-    need = sum(t.numel() * dtype_of(key).itemsize for key, t in network.state_dict().items())
-    if device.type == "cuda":
-        have = torch.cuda.mem_get_info(device)[0]
-    else:
-        lines = Path("/proc/meminfo").read_text().splitlines() if os.path.exists("/proc/meminfo") else []
-        free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-        have = free[0] if free else need
-    if need > have:
-        raise ModelError(
-            f"{name}: the weights take {need / 1e9:.1f} GB, {device} has {have / 1e9:.1f} GB free; use a larger machine or a smaller model"
-        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such checkpoint") from error
+    except pickle.UnpicklingError as error:
+        raise ModelError(f"{path}: refused, since it is not a file of plain tensors (weights_only); use a published checkpoint") from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ModelError(f"{path}: truncated or not a torch checkpoint; download it again") from error
 
 
-def load(
-    network: nn.Module, stored: Iterable[tuple[str, Tensor]], convert: Convert, dtype_of: Callable[[str], torch.dtype], device: torch.device
-) -> None:
-    """Fill the network, on its way to ``device`` in evaluation mode.
+class EmptyWeights(TorchFunctionMode):
+    """``with EmptyWeights(): net = Net()`` leaves the parameters without storage, for `fill`; what is computed from sizes is real."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Allocations without values go to the meta device; everything else is done as asked."""
+        kwargs = dict(kwargs or {})
+        if func is torch.empty:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def fill(network: nn.Module, weights: Mapping[str, torch.Tensor], where: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Give ``network`` exactly these tensors, on ``device`` and, the floating ones, in ``dtype``; eval mode, no gradients.
 
     Args:
-        network: see `without_weights`.
-        stored: see `tensors`.
-        convert: see `Convert`.
-        dtype_of: the type of each native tensor.
-        device: where it goes.
+        network: as built, its parameters perhaps without storage.
+        weights: by the network's own names; as `read_weights` maps them, moving them makes the only copy in memory.
+        where: the file or folder they came from, for the error.
+        device: where the network is to live, its buffers too.
+        dtype: of the parameters; buffers that are no part of the checkpoint keep theirs.
 
     Raises:
-        ModelError: for a tensor that has no place or another shape, and for one that is missing; it is named.
+        ModelError: if a tensor is missing, has no place, or is of another shape; the network is left as it was.
     """
-    wanted = {name: tuple(t.shape) for name, t in network.state_dict().items()}
-    seen: set[str] = set()
-    for name, tensor in stored:
-        try:
-            parts = convert(name, tensor)
-        except KeyError as error:
-            raise ModelError(f"{name}: a tensor that this network has no place for; is it another model's checkpoint?") from error
-        for native, value in parts.items():
-            if wanted.get(native) != tuple(value.shape):
-                shape = wanted.get(native)
-                raise ModelError(
-                    f"{name}: {'has no place here' if shape is None else f'is {tuple(value.shape)}, the config asks for {shape}'}; "
-                    "config and weights are not of one checkpoint"
-                )
-        ready = {native: value.to(device, dtype_of(native)).contiguous() for native, value in parts.items()}
-        network.load_state_dict(ready, strict=False, assign=True)
-        seen |= ready.keys()
-    if gone := sorted(wanted.keys() - seen):
-        raise ModelError(f"{gone[0]}: not among the weights ({len(gone)} of {len(wanted)} are missing); fetch the checkpoint again")
+    own = network.state_dict()
+    if missing := own.keys() - weights.keys():
+        raise ModelError(f"{where}: {len(missing)} tensors are missing, such as {min(missing)}; download the checkpoint again")
+    if unknown := weights.keys() - own.keys():
+        raise ModelError(f"{where}: {len(unknown)} tensors have no place in this model, such as {min(unknown)}; it is another architecture")
+    for name, value in weights.items():
+        if value.shape != own[name].shape:
+            raise ModelError(f"{where}: {name} is {tuple(value.shape)}, but config.json makes it {tuple(own[name].shape)}")
+    placed = {name: value.to(device, dtype if value.is_floating_point() else None) for name, value in weights.items()}
+    network.load_state_dict(placed, assign=True)
     network.to(device).eval().requires_grad_(False)
 
 
-def tokenizer(folder: Path, needed: Iterable[str]) -> Any:
-    """The checkpoint's tokenizer, from ``tokenizer/`` in its folder or the folder itself.
+def num_bytes(weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> int:
+    """What the tensors take once they are ``dtype``."""
+    return sum(value.numel() for value in weights.values()) * dtype.itemsize
+
+
+def check_memory(needed: int, device: torch.device, model: str) -> None:
+    """Refuse before any work what cannot fit: ``needed`` bytes of weights against the free memory of the device.
 
     Raises:
-        ModelError: if there is none, or it lacks one of the ``needed`` tokens.
+        ModelError: naming both figures and the remedy; or if there is no such device.
     """
-    from transformers import AutoTokenizer
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ModelError(f"{model}: no CUDA device here; use the device cpu")
+        free, kind = torch.cuda.mem_get_info(device)[0], "GPU memory"
+    else:
+        free, kind = _free_memory(), "memory"
+    if needed > free:
+        raise ModelError(
+            f"{model}: too little memory on {device}: the weights take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB of {kind} are free;"
+            " close other programs, use a larger machine, or a smaller model"
+        )
 
-    where = folder / "tokenizer" if (folder / "tokenizer").is_dir() else folder
+
+def _free_memory() -> int:
+    """Bytes: of the machine, or of the container's limit where that is less."""
+    free = psutil.virtual_memory().available
     try:
-        found = AutoTokenizer.from_pretrained(where, local_files_only=True)
-    except Exception as error:  # a tokenizer's readers raise whatever their parsers do
-        reason = " ".join(str(error).split())[:160]
-        raise ModelError(f"{where}: no usable tokenizer ({reason}); fetch the checkpoint's tokenizer files") from error
-    known = found.get_vocab()
-    if lacks := [token for token in needed if token not in known]:
-        raise ModelError(f"{where}: the tokenizer has no {lacks[0]}; take the one that comes with the fine-tuned checkpoint")
-    return found
+        limit = int((CGROUP / "memory.max").read_text())
+        held = re.search(r"^anon (\d+)", (CGROUP / "memory.stat").read_text(), re.M)
+    except (OSError, ValueError):  # no container, or "max"
+        return free
+    return min(free, limit - int(held[1])) if held else free

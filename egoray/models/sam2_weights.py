@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +13,7 @@ from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 from sam2.modeling.sam2_base import SAM2Base
 
 from egoray.errors import ModelError
+from egoray.models.published import read_file, read_plain
 
 SIZES = {(96, 12): "t", (96, 16): "s", (112, 24): "b+", (144, 48): "l"}
 """(width of the first stage, number of blocks) of the published trunks."""
@@ -94,20 +92,8 @@ def _download(name: str) -> Path:
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     if path.suffix == ".safetensors":
-        try:
-            return safetensors.torch.load_file(path)
-        except FileNotFoundError as error:
-            raise ModelError(f"{path}: no such checkpoint") from error
-        except (safetensors.SafetensorError, OSError) as error:
-            raise ModelError(f"{path}: truncated or not a safetensors file; download it again") from error
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such checkpoint") from error
-    except pickle.UnpicklingError as error:
-        raise ModelError(f"{path}: refused, since it is not a file of plain tensors (weights_only); use a published checkpoint") from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ModelError(f"{path}: truncated or not a torch checkpoint; download it again") from error
+        return read_file(path)
+    content = read_plain(path)
     weights = content.get("model") if isinstance(content, dict) else None
     if not isinstance(weights, dict):
         raise ModelError(f"{path}: not a SAM 2 checkpoint; expected the key 'model' with the weights")

@@ -36,7 +36,7 @@ def write(folder, special):
 
 def test_ids_are_sentencepieces_own(tmp_path):
     write(tmp_path, SPECIAL)
-    tokenizer = read_tokenizer(tmp_path, internlm2=True)
+    tokenizer = read_tokenizer(tmp_path)
     ids = encode(tokenizer, ask("Red mug.", TURN, 2, 3), internlm2=True).tolist()
     plain = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
     number = {token: SIZE + n for n, token in enumerate(SPECIAL)}
@@ -49,4 +49,4 @@ def test_ids_are_sentencepieces_own(tmp_path):
 def test_a_tokenizer_without_seg_is_refused(tmp_path):
     write(tmp_path, [token for token in SPECIAL if token != "[SEG]"])
     with pytest.raises(ModelError, match=r"the tokenizer has no \[SEG\]"):
-        read_tokenizer(tmp_path, internlm2=True)
+        read_tokenizer(tmp_path)

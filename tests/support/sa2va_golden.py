@@ -12,7 +12,8 @@ GOLDEN = Path(__file__).parents[1] / "models" / "data" / "sa2va_4b"
 
 def write_golden(folder):
     """Copy the checkpoint into ``folder``; returns it."""
-    shutil.copytree(GOLDEN, folder, ignore=shutil.ignore_patterns("*.npz"))
+    shutil.copytree(GOLDEN, folder, ignore=shutil.ignore_patterns("*.npz", "tokenizer"))
+    shutil.copytree(GOLDEN / "tokenizer", folder, dirs_exist_ok=True)
     narrow = json.loads((GOLDEN / "config.json").read_text())["sam2"]
     config = OmegaConf.load(str(resources.files("sam2") / "configs" / "sam2" / "sam2_hiera_l.yaml"))
     model, width, memory = config.model, narrow["d_model"], narrow["mem_dim"]

@@ -5,7 +5,8 @@ Source: Sa2VA's hosted inference and EgoMask's evaluation of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from PIL import Image as Picture
 from torch import Tensor
 
 from egoray.errors import ModelError
-from egoray.models import published
 from egoray.models.base import Image
 
 TOKENS = ("[SEG]", "<img>", "</img>", "<IMG_CONTEXT>")
@@ -42,21 +42,30 @@ def template(config: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     return TEMPLATES[name]
 
 
-def read_tokenizer(folder: Path, internlm2: bool) -> Any:
-    """The checkpoint's tokenizer; InternLM2's own class is remote code, its sentencepiece model is not.
+def read_tokenizer(folder: Path) -> Any:
+    """The checkpoint's tokenizer, from its data alone; InternLM2's own class is remote code, its sentencepiece model is not.
 
     Raises:
         ModelError: if there is none, or it lacks a token.
     """
-    if internlm2 and not (folder / "tokenizer.json").exists() and (folder / "tokenizer.model").exists():
-        from transformers import LlamaTokenizer
+    from transformers import LlamaTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
-        found = LlamaTokenizer.from_pretrained(folder, add_prefix_space=False, legacy=False, local_files_only=True)
-        known = found.get_vocab()
-        if lacks := [token for token in TOKENS if token not in known]:
-            raise ModelError(f"{folder}: the tokenizer has no {lacks[0]}; take the one that comes with the fine-tuned checkpoint")
-        return found
-    return published.tokenizer(folder, TOKENS)
+    readers: dict[str, Callable[..., Any]] = {
+        "tokenizer.json": PreTrainedTokenizerFast.from_pretrained,
+        "tokenizer.model": partial(LlamaTokenizer.from_pretrained, add_prefix_space=False, legacy=False),
+        "vocab.json": Qwen2Tokenizer.from_pretrained,
+    }
+    read = next((reader for name, reader in readers.items() if (folder / name).exists()), None)
+    if read is None:
+        raise ModelError(f"{folder}: has none of {', '.join(readers)}; download the whole folder")
+    try:
+        found = read(folder, local_files_only=True)
+    except Exception as error:
+        raise ModelError(f"{folder}: the tokenizer cannot be read ({type(error).__name__}); download it again") from error
+    known = found.get_vocab()
+    if lacks := [token for token in TOKENS if token not in known]:
+        raise ModelError(f"{folder}: the tokenizer has no {lacks[0]}; take the one that comes with the fine-tuned checkpoint")
+    return found
 
 
 def ask(text: str, turn: str, num_frames: int, tokens_a_frame: int) -> str:

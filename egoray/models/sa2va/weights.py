@@ -140,6 +140,26 @@ def converter(config: Mapping[str, Any]) -> Callable[[str, Tensor], Mapping[str,
     return convert
 
 
+def converted(
+    weights: Mapping[str, Tensor], convert: Callable[[str, Tensor], Mapping[str, Tensor]], where: str
+) -> dict[str, dict[str, Tensor]]:
+    """All tensors by part (``vlm``, ``seg_head``, ``sam2``) and native name.
+
+    Raises:
+        ModelError: for a name that is no part of the checkpoint; it is named.
+    """
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in weights.items():
+        try:
+            native = convert(name, tensor)
+        except KeyError as error:
+            raise ModelError(f"{where}: {name} has no place in this model; it is another architecture") from error
+        for full, value in native.items():
+            part, _, rest = full.partition(".")
+            parts.setdefault(part, {})[rest] = value
+    return parts
+
+
 def _vision(name: str, tensor: Tensor) -> Mapping[str, Tensor]:
     where = "vlm.model.vision_tower." + _renamed(name, _VISION)
     if ".attn.qkv." in name:

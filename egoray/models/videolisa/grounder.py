@@ -1,112 +1,167 @@
-"""VideoLISA as a grounding model: one look at sampled frames, then a mask in every frame on its own.
+"""VideoLISA as a grounder: it looks at some frames of a clip once, reads each sentence, and masks every frame by itself.
 
-Source: VideoLISA (Bai et al., NeurIPS 2024) as EgoMask evaluates it: 32 sparse and 4 dense frames, no generated text.
+Source: "One Token to Seg Them All: Language Instructed Reasoning Segmentation in Videos" (NeurIPS 2024); weights as its authors
+publish them, 32 sparse and 4 dense frames as EgoMask evaluates it. Its optional tracking afterwards (XMem2) is no part of that protocol.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
-from egoray.core.masks import encode as encode_mask
+from egoray.core.masks import encode
 from egoray.errors import ModelError
-from egoray.models import published
-from egoray.models.base import Clip, Frames, Grounded, Image, check_texts
-from egoray.models.videolisa.network import VideoLisaNetwork, enlarge
-from egoray.models.videolisa.prompt import dense_places, encode, for_clip, for_sam, sparse_frames
-from egoray.models.videolisa.weights import CLIP_CHECKPOINT, convert
+from egoray.models.base import Clip, Grounded
+from egoray.models.published import check_memory, checkpoint_folder, num_bytes, read_config, read_weights
+from egoray.models.videolisa.network import visual_tokens
+from egoray.models.videolisa.pictures import ClipPictures, full_size, sam_pixels
+from egoray.models.videolisa.prompt import Template, Tokens, dense_positions, sparse_frames
+from egoray.models.videolisa.weights import build, clip_weights, split
 from egoray.schema import MaskRLE
+
+CLIP = "openai/clip-vit-large-patch14-336"
+"""Which CLIP a checkpoint means whose config names none."""
+
+_TEXT_TOKENS = 128
+"""Room that the pictures must leave for the prompt."""
+_SENTENCES_AT_ONCE = 8
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_T = TypeVar("_T")
 
 
 class VideoLisa:
-    """Satisfies `Grounder`. A frame's score is the sigmoid of its highest mask logit: above 0.5 where there is a mask.
+    """Satisfies `Grounder`; a frame's score is read from its mask, since SAM's own estimate of quality is not trained here.
+
+    The score is the mean probability of the mask's pixels or, where there is no mask, the highest of any pixel: above 0.5
+    exactly where there is one.
 
     Args:
-        checkpoint: a folder in the published layout, or a Hugging Face id.
-        device: a torch device; on a GPU the language model and CLIP run in bfloat16, SAM's encoder under autocast.
-        clip: where CLIP comes from if the checkpoint has none.
-        batch: frames that SAM takes at once; None lets the device decide.
+        checkpoint: a folder with VideoLISA's published files, or a Hugging Face id as ``owner/name`` or ``owner/name@revision``.
+        device: a torch device.
+        clip: folder or id of CLIP; "" for the one that the checkpoint's config names, inside its folder or published. Only its
+            configs are read where the checkpoint holds CLIP's weights itself.
+        num_sparse: frames that are looked at, spread over the clip; each gives the language model its mean.
+        num_dense: how many of them it sees in full.
+        batch: frames that pass through the image models at once, 2.3 GB each in float32; 0 for 4 on CUDA and 1 elsewhere.
+        dtype: "float32" or "bfloat16", of all but SAM's weights; "" for bfloat16 on CUDA and float32 elsewhere.
 
     Raises:
-        ModelError: if the checkpoint cannot be used, or does not fit.
+        ModelError: if an option is impossible, anything of the checkpoint is missing, damaged or of another model, or the memory is
+            too small.
     """
 
     name = "videolisa"
 
-    def __init__(self, checkpoint: str, device: str = "cpu", *, clip: str = CLIP_CHECKPOINT, batch: int | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: str,
+        device: str = "cpu",
+        *,
+        clip: str = "",
+        num_sparse: int = 32,
+        num_dense: int = 4,
+        batch: int = 0,
+        dtype: str = "",
+    ) -> None:
+        if not 1 <= num_dense < num_sparse or batch < 0:
+            raise ModelError(f"videolisa: needs 1 <= num_dense < num_sparse and batch >= 0, not {num_dense}, {num_sparse}, {batch}")
+        if dtype and dtype not in _DTYPES:
+            raise ModelError(f"videolisa: dtype {dtype} is unknown; use {' or '.join(_DTYPES)}")
         self._device = torch.device(device)
-        on_gpu = self._device.type == "cuda"
-        self._batch = batch or (8 if on_gpu else 1)
-        folder = published.fetched(checkpoint)
-        config = published.read_json(folder, "config.json")
-        files = published.shards(folder)
-        self._tokenizer = published.tokenizer(folder, ["[SEG]"])
-        self._seg_id = self._tokenizer.convert_tokens_to_ids("[SEG]")
-        self._num_sparse = config.get("num_frames_sparse", 32)
-        self._num_dense = config.get("num_frames_dense", 4)
-        with published.without_weights():
-            self.network = VideoLisaNetwork(config)
-        published.check_memory(self.network, self._dtype, self._device, checkpoint)
-        stored: Iterator[tuple[str, Tensor]] = published.tensors(files)
-        if not any("vision_tower" in name for name in published.names(files)):
-            stored = chain(stored, published.tensors(published.shards(published.fetched(clip))))
-        published.load(self.network, stored, convert, self._dtype, self._device)
+        self._batch = batch or (4 if self._device.type == "cuda" else 1)
+        self._num_sparse, self._num_dense = num_sparse, num_dense
+        folder = checkpoint_folder(checkpoint)
+        config = read_config(folder)
+        self._template = Template(folder)
+        parts = split(read_weights(folder), str(folder))
+        clip_folder = _clip_folder(folder, clip, config, weights=not parts["clip"])
+        clip_config = read_config(clip_folder)
+        if not parts["clip"]:
+            parts["clip"] = clip_weights(read_weights(clip_folder))
+        kind = _DTYPES[dtype] if dtype else torch.bfloat16 if self._device.type == "cuda" else torch.float32
+        check_memory(
+            sum(num_bytes(tensors, torch.float32 if part == "sam" else kind) for part, tensors in parts.items()), self._device, str(folder)
+        )
+        self._net = build(parts, config, clip_config, str(folder), self._device, kind)
+        self._clip_pictures = ClipPictures(clip_folder, self._net.clip.config.image_size)
+        self._side = self._net.sam.config.vision_config.image_size
+        self._check_fit()
 
-    def _dtype(self, name: str) -> torch.dtype:
-        half = self._device.type == "cuda" and name.startswith(("llm.", "clip.", "projector."))
-        return torch.bfloat16 if half else torch.float32
-
-    @torch.inference_mode()
     def ground(self, clip: Clip, texts: Sequence[str]) -> list[Grounded]:
-        """See `Grounder.ground`; the frames go through CLIP and SAM's encoder once for all sentences."""
-        check_texts(texts)
-        if not texts:
-            return []
+        """See `Grounder.ground`; the clip is read twice, the sampled frames and then all of them.
+
+        Raises:
+            ValueError: also if a sentence is too long for the model.
+        """
+        asked = [self._template(text) for text in texts]
+        for text, tokens in zip(texts, asked, strict=True):
+            if (length := self._num_visual() + len(tokens.before) + len(tokens.after)) > self._limit():
+                raise ValueError(f"{text[:40]!r}...: too long; with the pictures {length} tokens, and the model reads {self._limit()}")
+        results = [Grounded(masks={}, scores={}) for _ in texts]
+        if not texts or not clip.num_frames:
+            return results
         try:
-            return self._ground(clip, texts)
+            with torch.inference_mode():
+                return self._segment(clip, self._understand(clip, asked))
         except torch.OutOfMemoryError as error:
-            raise ModelError(f"{self.name}: out of GPU memory at {self._batch} frames at once; lower it or use a larger GPU") from error
+            raise ModelError("videolisa: out of GPU memory; use a smaller batch, or fewer workers a GPU") from error
 
-    def _ground(self, clip: Clip, texts: Sequence[str]) -> list[Grounded]:
-        prompts = self._prompts(clip, texts)
-        masks: list[dict[int, MaskRLE]] = [{} for _ in texts]
-        scores: list[dict[int, float]] = [{} for _ in texts]
-        side = self.network.sam.config.vision_config.image_size
-        for frames, logits, fed in self._segmented(clip.frames(), prompts, side):
-            for frame, of_frame in zip(frames, logits, strict=True):
-                large = enlarge(of_frame[None], side, fed, clip.size_hw)[0]
-                for n, one in enumerate(large):
-                    mask = (one > 0).cpu().numpy()
-                    scores[n][frame] = float(torch.sigmoid(one.max()))
-                    if mask.any():
-                        masks[n][frame] = encode_mask(mask)
-        return [Grounded(masks=m, scores=s) for m, s in zip(masks, scores, strict=True)]
+    def _understand(self, clip: Clip, asked: Sequence[Tokens]) -> torch.Tensor:
+        """``(Q, C)``: what the mask decoder is told of each sentence."""
+        chosen = sparse_frames(clip.num_frames, self._num_sparse)
+        dense = dense_positions(self._num_sparse, self._num_dense)
+        seen: dict[int, torch.Tensor] = {}
+        for numbered in _batches(clip.frames(sorted(set(chosen))), self._batch):
+            pixels = self._clip_pictures([image for _, image in numbered]).to(self._device)
+            tokens = self._net.projector(self._net.look(pixels))
+            seen |= zip((frame for frame, _ in numbered), tokens, strict=True)
+        return self._net.seg_embeddings(asked, visual_tokens([seen[frame] for frame in chosen], dense))
 
-    def _prompts(self, clip: Clip, texts: Sequence[str]) -> Tensor:
-        """(P, channels) what SAM is prompted with, one a sentence."""
-        side = self.network.clip.config.image_size
-        sparse = sparse_frames(clip.num_frames, self._num_sparse)
-        distinct = sorted(set(sparse))
-        looks = {f: self.network.look(for_clip(image, side)[None].to(self._device))[0] for f, image in clip.frames(distinct)}
-        tokens = torch.stack([looks[f] for f in sparse])
-        dense = dense_places(self._num_sparse, self._num_dense)
-        prompts = []
-        for text in texts:
-            ids = encode(self._tokenizer, text).to(self._device)
-            hidden, _ = self.network.read(ids, tokens, dense)
-            prompts.append(self.network.prompt(ids, self._seg_id, hidden))
-        return torch.stack(prompts)
+    def _segment(self, clip: Clip, embeddings: torch.Tensor) -> list[Grounded]:
+        masks: list[dict[int, MaskRLE]] = [{} for _ in embeddings]
+        scores: list[dict[int, float]] = [{} for _ in embeddings]
+        for numbered in _batches(clip.frames(), self._batch):
+            features = self._net.scene(torch.stack([sam_pixels(image, self._side) for _, image in numbered]).to(self._device))
+            for first in range(0, len(embeddings), _SENTENCES_AT_ONCE):
+                logits = self._net.masks(features, embeddings[first : first + _SENTENCES_AT_ONCE])
+                for (frame, image), small in zip(numbered, logits, strict=True):
+                    for k, full in enumerate(full_size(small, image.shape[:2], self._side), start=first):
+                        found = full > 0
+                        scores[k][frame] = float(full[found].sigmoid().mean() if found.any() else full.max().sigmoid())
+                        if found.any():
+                            masks[k][frame] = encode(found.cpu().numpy())
+        return [Grounded(masks=found, scores=sure) for found, sure in zip(masks, scores, strict=True)]
 
-    def _segmented(self, frames: Frames, prompts: Tensor, side: int) -> Iterator[tuple[list[int], Tensor, tuple[int, int]]]:
-        """Batches of frame numbers, their (N, P, h, w) logits, and the part of SAM's square that a frame fills."""
-        source = iter(frames)
-        while chunk := list(islice(source, self._batch)):
-            images: list[Image] = [image for _, image in chunk]
-            fed = [for_sam(image, side) for image in images]
-            pixels = torch.stack([one for one, _ in fed]).to(self._device)
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-                seen = self.network.see(pixels)
-            yield [frame for frame, _ in chunk], self.network.masks(seen, prompts), fed[0][1]
+    def _num_visual(self) -> int:
+        sizes = self._net.clip.config
+        return self._num_sparse + self._num_dense * (sizes.image_size // sizes.patch_size) ** 2
+
+    def _limit(self) -> int:
+        return self._net.llm.config.max_position_embeddings
+
+    def _check_fit(self) -> None:
+        if self._num_visual() + _TEXT_TOKENS > self._limit():
+            raise ModelError(
+                f"videolisa: {self._num_sparse} sparse and {self._num_dense} dense frames are {self._num_visual()} tokens,"
+                f" and the model reads {self._limit()} with the prompt; take fewer dense frames"
+            )
+
+
+def _clip_folder(folder: Path, asked: str, config: dict[str, Any], weights: bool) -> Path:
+    name = asked or str(config.get("mm_vision_tower") or CLIP)
+    if not asked and (folder / name).is_dir():
+        return folder / name
+    try:
+        return checkpoint_folder(name, weights)
+    except ModelError as error:
+        raise ModelError(f"{error}; VideoLISA needs a CLIP beside its own weights, name its folder with the option clip") from error
+
+
+def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    left = iter(items)
+    while batch := list(islice(left, size)):
+        yield batch

@@ -1,87 +1,87 @@
-"""VideoLISA's networks put together: CLIP and a projector for the eyes, Phi-3 for the sentence, SAM for the masks.
+"""VideoLISA's networks and how they hand on to each other: CLIP and a projector to Phi-3, its [SEG] to Segment Anything.
 
-The language model reads all sparse frames as one token each and the dense ones in full; its hidden state before [SEG] becomes the
-only prompt of SAM's mask decoder, the same for every frame.
+Source: "One Token to Seg Them All: Language Instructed Reasoning Segmentation in Videos" (NeurIPS 2024), sections 3.2 and 3.3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
+from transformers import CLIPVisionConfig, CLIPVisionModel, DynamicCache, Phi3Config, Phi3ForCausalLM, SamConfig, SamModel
 
-from egoray.models.videolisa.prompt import IMAGE
-from egoray.models.videolisa.weights import sizes
+from egoray.models.videolisa.prompt import Tokens
 
 
-class VideoLisaNetwork(nn.Module):
-    """The parts by their native names; see the checkpoint's ``config`` in `sizes`."""
+class Network(nn.Module):
+    """The parts, each under the name that `weights.split` gives its tensors.
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        from transformers import CLIPVisionConfig, CLIPVisionModel, Phi3Config, Phi3ForCausalLM, SamConfig, SamModel
+    Args:
+        llm: sizes of Phi-3.
+        clip: of CLIP's image half.
+        sam: of Segment Anything.
+        select_layer: which of CLIP's layers is looked at, from the end (published: -2, the last but one).
+    """
 
+    def __init__(self, llm: Phi3Config, clip: CLIPVisionConfig, sam: SamConfig, select_layer: int = -2) -> None:
         super().__init__()
-        llm, clip, sam = sizes(config)
-        self.llm = Phi3ForCausalLM(Phi3Config(**llm))
-        self.clip = CLIPVisionModel(CLIPVisionConfig(**clip))
-        self.sam = SamModel(SamConfig(**sam))
-        width = llm["hidden_size"]
-        self.projector = nn.Sequential(nn.Linear(clip["hidden_size"], width), nn.GELU(), nn.Linear(width, width))
-        channels = sam["prompt_encoder_config"]["hidden_size"]
-        self.seg_head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, channels))
-        self.select_layer = config.get("mm_vision_select_layer", -2)
+        width, out = llm.hidden_size, sam.vision_config.output_channels
+        self.select_layer = select_layer
+        self.llm = Phi3ForCausalLM(llm)
+        self.clip = CLIPVisionModel(clip)
+        self.projector = nn.Sequential(nn.Linear(clip.hidden_size, width), nn.GELU(), nn.Linear(width, width))
+        self.seg_head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, out))
+        self.sam = SamModel(sam)
 
-    def look(self, pixels: Tensor) -> Tensor:
-        """(N, tokens, width) visual tokens of (N, 3, S, S) CLIP images."""
-        dtype = self.clip.embeddings.patch_embedding.weight.dtype
-        seen = self.clip(pixels.to(dtype), output_hidden_states=True).hidden_states[self.select_layer]
-        return self.projector(seen[:, 1:].to(self.projector[0].weight.dtype))
+    def look(self, pixels: torch.Tensor) -> torch.Tensor:
+        """CLIP's patch tokens ``(B, P, width of CLIP)`` of its layer before the last, from ``(B, 3, 336, 336)`` normalised pixels."""
+        states = self.clip(pixels.to(self.clip.dtype), output_hidden_states=True).hidden_states
+        return states[self.select_layer][:, 1:]
 
-    def read(self, ids: Tensor, sparse: Tensor, dense: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The (1, L, width) hidden states and (1, L, V) logits of the prompt.
+    def embed(self, ids: Sequence[int], pictures: torch.Tensor | None = None) -> torch.Tensor:
+        """``(1, T, width)`` of tokens, followed by those of the pictures ``(P, width)`` where given."""
+        table = self.llm.model.embed_tokens
+        words = table(torch.tensor(ids, dtype=torch.long, device=table.weight.device))
+        return (words if pictures is None else torch.cat([words, pictures.to(words.dtype)]))[None]
+
+    def seg_embeddings(self, asked: Sequence[Tokens], pictures: torch.Tensor) -> torch.Tensor:
+        """``(Q, width of SAM)`` float32: for each prompt what the state before [SEG], which foretells it, says to the mask decoder.
 
         Args:
-            ids: (L',) with `IMAGE` where the visual tokens go.
-            sparse: (N, tokens, width) of the sparse frames.
-            dense: which of them are shown in full.
+            asked: at least one prompt; all begin with the same tokens, which are read once, the pictures ``(P, width)`` with them.
+            pictures: see `visual_tokens`.
         """
-        visual = torch.cat([sparse.mean(1), sparse[list(dense)].flatten(0, 1)])
-        (at,) = (ids == IMAGE).nonzero()[:, 0].tolist()
-        words = self.llm.get_input_embeddings()(torch.cat([ids[:at], ids[at + 1 :]]))
-        embedded = torch.cat([words[:at], visual.to(words.dtype), words[at:]])[None]
-        out = self.llm(inputs_embeds=embedded, output_hidden_states=True, use_cache=False)
-        return out.hidden_states[-1], out.logits
+        cache = DynamicCache()
+        start = self.embed(asked[0].before, pictures)
+        self.llm.model(inputs_embeds=start, past_key_values=cache, use_cache=True)
+        states = []
+        for tokens in asked:
+            output = self.llm.model(inputs_embeds=self.embed(tokens.after[: tokens.seg]), past_key_values=cache, use_cache=True)
+            states.append(output.last_hidden_state[0, -1])
+            cache.crop(-tokens.seg)
+        return self.seg_head(torch.stack(states)).float()
 
-    def prompt(self, ids: Tensor, seg_id: int, hidden: Tensor) -> Tensor:
-        """(channels,) what the mask decoder is prompted with: the state that predicts the one [SEG] of ``ids``."""
-        from_end = len(ids) - int((ids == seg_id).nonzero()[-1, 0])
-        state = hidden[0, hidden.shape[1] - from_end - 1]
-        return self.seg_head(state.to(self.seg_head[0].weight.dtype)).float()
+    def scene(self, pixels: torch.Tensor) -> torch.Tensor:
+        """SAM's ``(B, C, h, w)`` float32 features of ``(B, 3, side, side)`` pixels; under bfloat16 if the language model is in it."""
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.llm.dtype == torch.bfloat16):
+            features = self.sam.vision_encoder(pixels).last_hidden_state
+        return features.float()
 
-    def see(self, pixels: Tensor) -> Tensor:
-        """(N, channels, h, w) image embeddings of (N, 3, S, S) SAM images."""
-        return self.sam.get_image_embeddings(pixels.to(self.sam.vision_encoder.patch_embed.projection.weight.dtype)).float()
-
-    def masks(self, images: Tensor, prompts: Tensor) -> Tensor:
-        """(N, P, 4h, 4w) logits for each of (N, channels, h, w) images and (P, channels) prompts."""
-        num = len(images)
-        sparse = prompts[None, :, None].expand(num, -1, -1, -1)
-        _, dense = self.sam.prompt_encoder(input_points=None, input_labels=None, input_boxes=None, input_masks=None)
-        places = self.sam.get_image_wide_positional_embeddings().expand(num, -1, -1, -1)
-        low_res, _ = self.sam.mask_decoder(
-            image_embeddings=images,
-            image_positional_embeddings=places,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense.expand(num, -1, -1, -1),
+    def masks(self, features: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        """``(B, Q, 4 h, 4 w)`` float32 logits: in each picture's features each of the ``(Q, C)`` embeddings, alone."""
+        batch, prompt = len(features), embeddings[None, :, None]
+        _, nothing = self.sam.prompt_encoder(None, None, None, None)
+        logits, _ = self.sam.mask_decoder(
+            image_embeddings=features,
+            image_positional_embeddings=self.sam.get_image_wide_positional_embeddings().expand(batch, -1, -1, -1),
+            sparse_prompt_embeddings=prompt.expand(batch, -1, -1, -1),
+            dense_prompt_embeddings=nothing.expand(batch, -1, -1, -1),
             multimask_output=False,
         )
-        return low_res[:, :, 0]
+        return logits[:, :, 0]
 
 
-def enlarge(low_res: Tensor, side: int, fed_hw: tuple[int, int], size_hw: tuple[int, int]) -> Tensor:
-    """(N, P, H, W) logits at the frame's size: up to SAM's square, the padding cut off, then to the frame."""
-    square = F.interpolate(low_res, (side, side), mode="bilinear", align_corners=False)
-    return F.interpolate(square[..., : fed_hw[0], : fed_hw[1]], size_hw, mode="bilinear", align_corners=False)
+def visual_tokens(seen: Sequence[torch.Tensor], dense: Sequence[int]) -> torch.Tensor:
+    """``(len(seen) + len(dense) * P, width)``: the mean of each frame's ``(P, width)`` tokens, then all of the frames at ``dense``."""
+    return torch.cat([torch.stack([tokens.mean(0) for tokens in seen]), *(seen[place] for place in dense)])

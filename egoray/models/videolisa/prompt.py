@@ -1,83 +1,100 @@
-"""What VideoLISA is shown: which frames, how they are resized, and the words around them.
-
-Source: VideoLISA's released inference and EgoMask's evaluation of it.
-"""
+"""What VideoLISA is asked and which frames it looks at, as in its published evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image as Picture
-from torch import Tensor
 
-from egoray.models.base import Image
+from egoray.errors import ModelError
+from egoray.models.base import check_texts
+from egoray.models.published import read_config
 
-IMAGE = -200
-"""Stands in the ids where the visual tokens go."""
-PROMPT = (
-    "<|system|>\nYou are a helpful AI assistant.<|end|>\n<|user|>\n<image>\nPlease segment the {query} in this image.<|end|>\n"
-    "<|assistant|>\nSure, [SEG].<|end|>"
-)
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-SAM_MEAN, SAM_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+SEG = "[SEG]"
+_BLANK = "\u2581"
+BEFORE = "<|system|>\nYou are a helpful AI assistant.<|end|>\n<|user|>\n"
+AFTER = "\nPlease segment the {query} in this image.<|end|>\n<|assistant|>\nSure, [SEG].<|end|>"
 
 
-def middles(total: int, num: int) -> list[int]:
-    """The middle of each of ``num`` ranges that ``range(total)`` is cut into."""
-    edges = np.linspace(0, total, num + 1).astype(int)
-    return [int(a + b - 1) // 2 for a, b in pairwise(edges)]
+def uniform(total: int, wanted: int) -> list[int]:
+    """The middles of ``wanted`` equal integer ranges over ``0 <= f < total``, rounded down; none for none."""
+    edges = np.linspace(0, total, wanted + 1).astype(int)
+    return [int(low + high - 1) // 2 for low, high in pairwise(edges)]
 
 
-def sparse_frames(num_frames: int, num: int) -> list[int]:
-    """``num`` ascending frames of a clip; of a short one each is repeated."""
-    if num_frames >= num:
-        return middles(num_frames, num)
-    return sorted(list(range(num_frames)) * (num // num_frames) + middles(num_frames, num % num_frames))
+def sparse_frames(num_frames: int, wanted: int) -> list[int]:
+    """``wanted`` ascending frames of a clip; a clip that is no longer gives each frame as often as fits, and some once more."""
+    if num_frames > wanted:
+        return uniform(num_frames, wanted)
+    return sorted(list(range(num_frames)) * (wanted // num_frames) + uniform(num_frames, wanted % num_frames))
 
 
-def dense_places(num_sparse: int, num: int) -> list[int]:
-    """Which of the sparse frames are shown in full."""
-    return middles(num_sparse - 1, num)
+def dense_positions(num_sparse: int, wanted: int) -> list[int]:
+    """Which of the sparse frames are also seen in full; ``[3, 10, 18, 26]`` for 4 of 32."""
+    return uniform(num_sparse - 1, wanted)
 
 
-def encode(tokenizer: Any, text: str) -> Tensor:
-    """(L,) int64 ids of the prompt about ``text``, with `IMAGE` for the visual tokens; one full stop at the end of the text is dropped."""
-    query = text.lower().strip().removesuffix(".")
-    ids: list[int] = []
-    for n, part in enumerate(PROMPT.format(query=query).split("<image>")):
-        piece = tokenizer(part).input_ids
-        if n:
-            piece = piece[1:] if piece and piece[0] == tokenizer.bos_token_id else piece
-            ids.append(IMAGE)
-        ids += piece
-    return torch.tensor(ids)
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A prompt around the pictures: ids before them, ids after them, and the place of [SEG] among the latter."""
+
+    before: list[int]
+    after: list[int]
+    seg: int
 
 
-def for_clip(image: Image, side: int) -> Tensor:
-    """(3, side, side) float32: shorter side at ``side`` px, bicubic, the middle cut out, normalised."""
-    height, width = image.shape[:2]
-    scale = side / min(height, width)
-    size = (side, int(height * scale)) if width <= height else (int(width * scale), side)
-    resized = np.asarray(Picture.fromarray(image).resize(size, Picture.Resampling.BICUBIC))
-    top, left = (resized.shape[0] - side) // 2, (resized.shape[1] - side) // 2
-    return _normalised(resized[top : top + side, left : left + side] * (1 / 255), CLIP_MEAN, CLIP_STD)
+class Template:
+    """Turns sentences into tokens with the checkpoint's own tokenizer, ``tokenizer.model`` with its side files or ``tokenizer.json``.
+
+    Raises:
+        ModelError: if the folder has no tokenizer, or one without [SEG].
+    """
+
+    def __init__(self, folder: Path) -> None:
+        tokenizer = _load(folder)
+        if SEG not in tokenizer.get_vocab():
+            raise ModelError(f"{folder}: the tokenizer has no {SEG}; this is the base model, not a trained VideoLISA")
+        self.seg_id = tokenizer.convert_tokens_to_ids(SEG)
+        self._tokenizer, self._before = tokenizer, tokenizer(BEFORE)["input_ids"]
+        if _keeps_blank(folder, tokenizer):
+            self._before.insert(int(self._before[0] == tokenizer.bos_token_id), tokenizer.convert_tokens_to_ids(_BLANK))
+
+    def __call__(self, text: str) -> Tokens:
+        """The sentence as it is asked: lower case, one final dot removed; the answer ``Sure, [SEG].`` is given, not generated.
+
+        Raises:
+            ValueError: if the sentence has no word.
+        """
+        check_texts([text])
+        query = text.strip().lower().removesuffix(".")
+        after = self._tokenizer(AFTER.format(query=query), add_special_tokens=False)["input_ids"]
+        return Tokens(self._before, after, len(after) - 1 - after[::-1].index(self.seg_id))
 
 
-def for_sam(image: Image, side: int) -> tuple[Tensor, tuple[int, int]]:
-    """(3, side, side) float32: longer side at ``side`` px, bilinear, normalised, zeros right and below; and the (h, w) it fills."""
-    height, width = image.shape[:2]
-    scale = side / max(height, width)
-    fed = (int(height * scale + 0.5), int(width * scale + 0.5))
-    resized = np.asarray(Picture.fromarray(image).resize(fed[::-1], Picture.Resampling.BILINEAR))
-    padded = torch.zeros(3, side, side)
-    padded[:, : fed[0], : fed[1]] = _normalised(resized.astype(np.float32), SAM_MEAN, SAM_STD)
-    return padded, fed
+def _load(folder: Path) -> Any:
+    from transformers import LlamaTokenizer, PreTrainedTokenizerFast
+
+    slow = (folder / "tokenizer.model").exists()
+    if not slow and not (folder / "tokenizer.json").exists():
+        raise ModelError(f"{folder}: has neither tokenizer.model nor tokenizer.json; download the whole folder")
+    try:
+        if slow:
+            return LlamaTokenizer.from_pretrained(folder, local_files_only=True, legacy=_legacy(folder))
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise ModelError(f"{folder}: the tokenizer cannot be read ({type(error).__name__}); download it again") from error
 
 
-def _normalised(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    normal = (pixels.astype(np.float32) - np.float32(mean)) / np.float32(std)
-    return torch.from_numpy(normal).permute(2, 0, 1)
+def _legacy(folder: Path) -> bool:
+    return read_config(folder, "tokenizer_config.json").get("legacy") is not False
+
+
+def _keeps_blank(folder: Path, tokenizer: Any) -> bool:
+    """Whether the tokenizer of VideoLISA's release puts a blank before the first marker, which that of today does not.
+
+    It begins each prompt with one and drops it before a token that the special tokens list; Phi-3's markers are added, not listed.
+    """
+    return (folder / "tokenizer.model").exists() and not _legacy(folder) and BEFORE.split("\n")[0] not in tokenizer.all_special_tokens
