@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from egoray.errors import ModelError
 from egoray.models.base import Detection, Image, check_texts
+from egoray.models.published import checkpoint_folder
 
 
 class GroundingDino:
@@ -108,16 +109,18 @@ def _load(checkpoint: str) -> tuple[Any, nn.Module]:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    where, _, revision = checkpoint.partition("@")
-    kept = {"revision": revision} if revision else {}
+    folder, told = checkpoint_folder(checkpoint), logging.get_verbosity()
     try:
+        logging.set_verbosity_error()  # what does not fit is said below, in one line
         model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
-            where, **kept, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32
         )
-        processor = AutoProcessor.from_pretrained(where, **kept)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the readers of a checkpoint's files raise whatever their parsers do
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{checkpoint}: not a usable Grounding DINO ({reason}); give a folder or an id in the published layout") from error
+    finally:
+        logging.set_verbosity(told)
     if lost := sorted(report["missing_keys"]) or sorted(report["unexpected_keys"]):
         raise ModelError(f"{checkpoint}: the weights do not fit the network ({lost[0]}); fetch them again")
     return processor, model

@@ -11,7 +11,8 @@ from egoray.models.videolisa.network import visual_tokens
 from egoray.models.videolisa.pictures import ClipPictures, full_size, sam_pixels
 from egoray.models.videolisa.prompt import Template, dense_positions, sparse_frames
 from egoray.models.videolisa.weights import build, split
-from support.videolisa import FOLDER, QUESTION, SIZES, ArrayClip, recorded
+from support.clips import ArrayClip
+from support.videolisa import FOLDER, QUESTION, SIZES, recorded
 
 TOLERANCE = 3e-6
 

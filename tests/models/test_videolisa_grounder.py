@@ -13,7 +13,8 @@ from egoray.core.masks import decode
 from egoray.errors import ModelError
 from egoray.models.videolisa.grounder import VideoLisa
 from egoray.models.videolisa.prompt import sparse_frames
-from support.videolisa import FOLDER, SIZES, ArrayClip, copy
+from support.clips import ArrayClip
+from support.videolisa import FOLDER, SIZES, copy
 
 TEXTS = ["the red cup", "a very long knife left of the bowl?", "it"]
 

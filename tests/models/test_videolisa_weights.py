@@ -11,7 +11,8 @@ from egoray.models.published import read_config, read_weights
 from egoray.models.videolisa.grounder import VideoLisa
 from egoray.models.videolisa.prompt import Tokens
 from egoray.models.videolisa.weights import build, llm_config, split
-from support.videolisa import FOLDER, SIZES, ArrayClip, copy, recorded
+from support.clips import ArrayClip
+from support.videolisa import FOLDER, SIZES, copy, recorded
 
 PHI3_MINI = {
     "model_type": "llava_phi",

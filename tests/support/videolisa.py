@@ -26,20 +26,3 @@ def copy(folder, **config):
     changed = json.loads((folder / "config.json").read_text()) | config
     (folder / "config.json").write_text(json.dumps(changed))
     return folder
-
-
-class ArrayClip:
-    """A clip of images in memory that notes which frames were asked for."""
-
-    def __init__(self, images):
-        self.images, self.num_frames, self.read = list(images), len(images), []
-        self.size_hw = self.images[0].shape[:2] if self.images else (1, 1)
-
-    def frames(self, wanted=None):
-        for frame in range(self.num_frames) if wanted is None else wanted:
-            self.read.append(frame)
-            yield frame, self.images[frame]
-
-    def backward(self, start, stop):
-        for frame in reversed(range(start, stop)):
-            yield frame, self.images[frame]
