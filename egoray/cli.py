@@ -224,9 +224,20 @@ def demo(out: str, videos: int, seed: int) -> None:
 
 
 @main.command()
-@click.option("--dataset", required=True, metavar="D", help="EgoMask's folder, the released one or one of `egoray build`.")
-@click.option("--split", type=click.Choice(["short", "medium", "mid", "long", "full"]), required=True, help="Which of its splits.")
-@click.option("--predictions", required=True, metavar="P", help="Folder that holds <split>/<video>/<exp>/<exp>-<obj>.json.")
+@click.option(
+    "--dataset",
+    required=True,
+    metavar="D",
+    help="EgoMask's folder, released or built; or Ref-DAVIS17, MeViS, ReasonVOS, ReVOS as released.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["short", "medium", "mid", "long", "full", "valid_u", "valid", "train", "test"]),
+    help="EgoMask: which one. Others: valid_u (MeViS), valid (Ref-DAVIS17, ReVOS), test (ReasonVOS) unless given.",
+)
+@click.option(
+    "--predictions", required=True, metavar="P", help="Holds <split>/<video>/<exp>/<exp>-<obj>.json; for others <video>/<exp>/<frame>.png."
+)
 @click.option("--out", required=True, metavar="DIR", help="Folder for summary.json, rows.parquet, videos.parquet, failures/.")
 @click.option("--official-compat", is_flag=True, default=None, help="The released evaluator's figures, bug for bug, where it finishes.")
 @click.option(
@@ -235,9 +246,18 @@ def demo(out: str, videos: int, seed: int) -> None:
 @click.option("--local", is_flag=True, help="In this process, without Ray.")
 @stage_options
 def evaluate(
-    dataset: str, split: str, predictions: str, out: str, official_compat: bool | None, missing: str | None, local: bool, **options: Any
+    dataset: str,
+    split: str | None,
+    predictions: str,
+    out: str,
+    official_compat: bool | None,
+    missing: str | None,
+    local: bool,
+    **options: Any,
 ) -> None:
     """Score predictions: T_recall, IoU_all, IoU_gold, IoU_gold_pred, J, F, detection, and slices that explain them.
+
+    An exocentric set is known by its layout and scored by its own evaluator's rules.
 
     Exit 1 and no metrics where an expression has no prediction or a file is malformed; each is listed.
     """

@@ -15,9 +15,8 @@ import ray.exceptions
 
 from egoray.config import EvaluateConfig
 from egoray.errors import StageError
-from egoray.evaluate.run import Part, Progress, evaluate, score_part
+from egoray.evaluate.run import Part, Progress, Unit, evaluate, score_part
 from egoray.ray_cluster import connected, pool_size
-from egoray.schema import GroundingItem
 
 SHARES_A_WORKER = 4
 """Small enough shares that no worker waits long for the slowest, large enough that a task's start does not count."""
@@ -26,7 +25,7 @@ FAN_IN = 8
 
 def evaluate_on_ray(
     dataset: str,
-    split: str,
+    split: str | None,
     predictions: str,
     out: str,
     config: EvaluateConfig,
@@ -42,22 +41,22 @@ def evaluate_on_ray(
         StageError: if the cluster cannot be reached, or a task was lost for good.
     """
 
-    def score_all(items: Sequence[GroundingItem], progress: Progress) -> Part:
+    def score_all(items: Sequence[Unit], progress: Progress) -> Part:
         with connected() as resources:
             size = pool_size(resources, cpus=1, gpus=0, wanted=config.workers, units=len(items))
-            return _scored(dataset, predictions, split, items, config, size, progress)
+            return _scored(dataset, predictions, split or "", items, config, size, progress)
 
     return evaluate(dataset, split, predictions, out, config, limit=limit, score_all=score_all, progress=progress)
 
 
 def _scored(
-    dataset: str, predictions: str, split: str, items: Sequence[GroundingItem], config: EvaluateConfig, size: int, progress: Progress
+    dataset: str, predictions: str, split: str, items: Sequence[Unit], config: EvaluateConfig, size: int, progress: Progress
 ) -> Part:
     score = ray.remote(num_cpus=1, max_retries=3)(score_part)  # a core each: decoding runs and drawing outlines is all it does
     merge = ray.remote(num_cpus=0, max_retries=3)(_merged)  # adding a few sums: no core of its own
     shares = [items[i :: size * SHARES_A_WORKER] for i in range(min(len(items), size * SHARES_A_WORKER))]
     waiting = list(shares)
-    running: dict[ray.ObjectRef, Sequence[GroundingItem]] = {}
+    running: dict[ray.ObjectRef, Sequence[Unit]] = {}
     parts: list[ray.ObjectRef] = []
     started = time.monotonic()
     tally = {"done": 0, "failed": 0, "frames": 0}
