@@ -284,7 +284,12 @@ def evaluate(
 
 
 @main.command()
-@click.option("--dataset", required=True, metavar="DATASET", help="Folder in the EgoMask layout: benchmark or training set.")
+@click.option(
+    "--dataset",
+    required=True,
+    metavar="DATASET",
+    help="EgoMask's benchmark or training set; or MeViS, Ref-DAVIS17, ReasonVOS, ReVOS, Ref-YouTube-VOS.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object on stdout.")
 def stats(dataset: str, as_json: bool) -> None:
     """The paper's table of dataset statistics for a dataset, beside the paper's own figures.

@@ -86,6 +86,24 @@ def benchmark_of(root: str) -> str | None:
     return None
 
 
+def splits_of(root: str) -> list[str]:
+    """The splits whose sentences and masks are both there; [] where `benchmark_of` knows no set.
+
+    Raises:
+        FormatError: if a file is malformed.
+    """
+    folder, benchmark = Folder(root), benchmark_of(root)
+    if benchmark is None:
+        return []
+    if benchmark == REASON:
+        return list(SPLITS[REASON])
+    need = {
+        MEVIS: ("{0}/meta_expressions.json", "{0}/mask_dict.json"),
+        REVOS: (_revos_file("{0}"), "mask_dict.json"),
+    }.get(benchmark, (_ytvos_file("{0}"), "{0}/meta.json"))
+    return [split for split in SPLITS[benchmark] if all(folder.exists(name.format(split)) for name in need)]
+
+
 def read(root: str, split: str | None = None) -> list[Question]:
     """The questions of a split in file order, the usual split of the set if none is given.
 
