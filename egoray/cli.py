@@ -38,17 +38,6 @@ def main() -> None:
     """
 
 
-def _is_egomask(dataset: str, split: str | None) -> bool:
-    """Whether a dataset is to be read as EgoMask's, and not as one of the exocentric benchmarks'."""
-    from egoray.formats.rvos import layout_of
-
-    if layout_of(dataset):
-        return False
-    if split not in ("short", "medium", "mid", "long", "full"):
-        raise click.UsageError(f"--split {split or '(missing)'}: {dataset} holds no other benchmark, so give short, medium, long or full")
-    return True
-
-
 def stage_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that every stage takes."""
     for option in (
@@ -277,7 +266,7 @@ def ground(
 @main.command()
 @click.option("--model", metavar="NAME", help="One of `egoray models`, or NAME:CHECKPOINT.  [default: nano]")
 @click.option("--dataset", required=True, metavar="D", help="EgoMask's folder, or that of Ref-DAVIS17, MeViS, ReasonVOS, ReVOS.")
-@click.option("--split", metavar="S", help="EgoMask: short, medium, long or full. Others: one of their own, e.g. valid_u.")
+@click.option("--split", metavar="S", help="EgoMask: short, medium, long or full. Others: their usual one unless given.")
 @click.option("--out", required=True, metavar="P", help="Folder for the answers; `evaluate --predictions P` reads them.")
 @click.option("--retry-failed", is_flag=True, help="Try again the clips that earlier runs gave up.")
 @stage_options
@@ -294,8 +283,7 @@ def predict(model: str | None, dataset: str, split: str | None, out: str, retry_
 
     for option, path in (("--dataset", dataset), ("--out", out)):
         absolute_under_job(path, option)
-    if _is_egomask(dataset, split):
-        split = "medium" if split == "mid" else split
+    split = "medium" if split == "mid" else split
     config = load(PredictConfig, options["config_file"], options["overrides"], model=model)
     entry, _ = grounder_entry(config.model)
     plan = plan_from_files(dataset, split, config)
@@ -310,9 +298,20 @@ def predict(model: str | None, dataset: str, split: str | None, out: str, retry_
 
 
 @main.command()
-@click.option("--dataset", required=True, metavar="D", help="EgoMask's folder, or that of Ref-DAVIS17, MeViS, ReasonVOS, ReVOS.")
-@click.option("--split", metavar="S", help="EgoMask: short, medium, long or full. Others: one of their own, e.g. valid_u.")
-@click.option("--predictions", required=True, metavar="P", help="Folder that holds <split>/<video>/<exp>/<exp>-<obj>.json.")
+@click.option(
+    "--dataset",
+    required=True,
+    metavar="D",
+    help="EgoMask's folder, released or built; or Ref-DAVIS17, MeViS, ReasonVOS, ReVOS as released.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["short", "medium", "mid", "long", "full", "valid_u", "valid", "train", "test"]),
+    help="EgoMask: which one. Others: valid_u (MeViS), valid (Ref-DAVIS17, ReVOS), test (ReasonVOS) unless given.",
+)
+@click.option(
+    "--predictions", required=True, metavar="P", help="Holds <split>/<video>/<exp>/<exp>-<obj>.json; for others <video>/<exp>/<frame>.png."
+)
 @click.option("--out", required=True, metavar="DIR", help="Folder for summary.json, rows.parquet, videos.parquet, failures/.")
 @click.option("--official-compat", is_flag=True, default=None, help="The released evaluator's figures, bug for bug, where it finishes.")
 @click.option(
@@ -332,8 +331,9 @@ def evaluate(
 ) -> None:
     """Score predictions: T_recall, IoU_all, IoU_gold, IoU_gold_pred, J, F, detection, and slices that explain them.
 
-    On Ref-DAVIS17, MeViS, ReasonVOS and ReVOS in their released layouts: J, F and J&F by each benchmark's own rules, from PNGs at
-    P/<video>/<exp>/<frame>.png. Exit 1 and no metrics where an expression has no prediction or a file is malformed; each is listed.
+    An exocentric set is known by its layout and scored by its own evaluator's rules.
+
+    Exit 1 and no metrics where an expression has no prediction or a file is malformed; each is listed.
     """
     from egoray import terminal
     from egoray.config import EvaluateConfig, absolute_under_job, load
@@ -341,22 +341,16 @@ def evaluate(
     for option, path in (("--dataset", dataset), ("--predictions", predictions), ("--out", out)):
         absolute_under_job(path, option)
     config = load(EvaluateConfig, options["config_file"], options["overrides"], official_compat=official_compat, missing=missing)
-    egomask = _is_egomask(dataset, split)
     if options["dry_run"]:
-        from egoray.evaluate import exocentric, run
+        from egoray.evaluate.run import forecast
 
-        forecast = run.forecast if egomask else exocentric.forecast
         return terminal.finish(forecast(dataset, split, predictions, options["limit"]), options["as_json"])
     if local:
-        from egoray.evaluate import exocentric, run
-
-        evaluate_here = run.evaluate if egomask else exocentric.evaluate_exocentric
+        from egoray.evaluate.run import evaluate as run
     else:
-        from egoray.evaluate import ray_evaluate
-
-        evaluate_here = ray_evaluate.evaluate_on_ray if egomask else ray_evaluate.evaluate_exocentric_on_ray
+        from egoray.evaluate.ray_evaluate import evaluate_on_ray as run
     with terminal.units("evaluate") as progress:
-        summary = evaluate_here(dataset, split, predictions, out, config, limit=options["limit"], progress=progress)
+        summary = run(dataset, split, predictions, out, config, limit=options["limit"], progress=progress)
     if not options["as_json"] and summary["metrics"]:
         terminal.evaluation(summary)
     shown = summary if options["as_json"] else {k: v for k, v in summary.items() if k not in ("metrics", "slices")}
@@ -364,7 +358,12 @@ def evaluate(
 
 
 @main.command()
-@click.option("--dataset", required=True, metavar="DATASET", help="Folder in the EgoMask layout: benchmark or training set.")
+@click.option(
+    "--dataset",
+    required=True,
+    metavar="DATASET",
+    help="EgoMask's benchmark or training set; or MeViS, Ref-DAVIS17, ReasonVOS, ReVOS, Ref-YouTube-VOS.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object on stdout.")
 def stats(dataset: str, as_json: bool) -> None:
     """The paper's table of dataset statistics for a dataset, beside the paper's own figures.

@@ -150,16 +150,18 @@ def _show(value: Any) -> str:
 def evaluation(summary: dict[str, Any]) -> None:
     """Print an evaluation's summary on stderr: every metric times 100, and by slice the four that explain most."""
     console = Console(stderr=True)
-    about = f"{summary.get('benchmark', '')} {summary['split']}".strip()
-    table = Table("metric", title=f"{about}: {summary['num_expressions']:,} expressions", title_justify="left")
+    name = " ".join(filter(None, (summary.get("benchmark"), summary["split"])))
+    alone = summary.get("metrics_alone", {})
+    table = Table("metric", title=f"{name}: {summary['num_expressions']:,} expressions", title_justify="left")
     table.add_column("mean × 100", justify="right")
+    if alone:
+        table.add_column("each expression alone", justify="right")
     for metric, value in summary["metrics"].items():
         if value is not None:
-            table.add_row(metric, _percent(value))
-    for name in ("overall", "annotators"):
-        for metric, value in summary.get(name, {}).items():
-            table.add_row(f"{metric}, {name}", _percent(value))
+            table.add_row(metric, _percent(value), *([_percent(alone.get(metric))] if alone else []))
     console.print(table)
+    for model, (before, after) in summary.get("paper", {}).items():
+        console.print(f"the paper's {model}: {_percent(before)}, fine-tuned on EgoMask-Train too {_percent(after)} (J or J&F: not stated)")
     if not summary.get("slices"):
         return
     shown = [metric for metric in ("IoU_gold_pred", "IoU_gold", "J&F", "T_recall") if metric in summary["metrics"]]

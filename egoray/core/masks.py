@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
@@ -52,6 +54,20 @@ def intersection_union(a: MaskRLE, b: MaskRLE) -> tuple[int, int]:
         raise ValueError(f"masks of {a.size} and {b.size} cannot be compared")
     pair = [to_coco(a), to_coco(b)]
     return int(coco.area(coco.merge(pair, intersect=True))), int(coco.area(coco.merge(pair)))
+
+
+def union(masks: Sequence[MaskRLE]) -> MaskRLE:
+    """The pixels in any of at least one mask.
+
+    Raises:
+        ValueError: if the sizes differ.
+    """
+    if len(sizes := {rle.size for rle in masks}) > 1:
+        raise ValueError(f"masks of {sorted(sizes)} cannot be joined")
+    if len(masks) == 1:
+        return masks[0]
+    both = coco.merge([to_coco(rle) for rle in masks])
+    return MaskRLE(size=masks[0].size, counts=both["counts"].decode("ascii"))
 
 
 def iou(a: MaskRLE, b: MaskRLE) -> float:

@@ -51,6 +51,11 @@ class Folder:
         found = self._fs.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
         return sorted(i.base_name for i in found if i.type == fs.FileType.File and i.base_name.endswith(suffix))
 
+    def folders(self) -> list[str]:
+        """Sorted names of the folders directly inside; empty when the folder is absent."""
+        found = self._fs.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
+        return sorted(i.base_name for i in found if i.type == fs.FileType.Directory)
+
     def exists(self, name: str) -> bool:
         """Whether a file of this name is there, complete."""
         return self._fs.get_file_info(self._path(name)).type == fs.FileType.File

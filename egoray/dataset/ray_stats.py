@@ -9,6 +9,7 @@ import ray
 from egoray.dataset.stats import Subject, read_subjects, subject_sums, summarize
 from egoray.errors import FormatError
 from egoray.evaluate.scores import ScoreSums
+from egoray.formats.rvos import SPLITS
 from egoray.ray_cluster import connected
 
 LOCAL_OBJECTS = 1000
@@ -19,8 +20,8 @@ def stats(dataset: str, *, local_objects: int = LOCAL_OBJECTS) -> dict[str, dict
     """The statistics of each part of a dataset by name (see `stats.summarize`); the same however the work is divided.
 
     Args:
-        dataset: a folder in EgoMask's layout, benchmark or training set, or an exocentric benchmark's; on a cluster, one that all its
-            machines see.
+        dataset: a folder in EgoMask's layout, benchmark or training set, or an exocentric set as released; on a cluster,
+            one that all its machines see.
         local_objects: above this number of objects Ray is used.
 
     Raises:
@@ -29,8 +30,8 @@ def stats(dataset: str, *, local_objects: int = LOCAL_OBJECTS) -> dict[str, dict
     parts = read_subjects(dataset)
     if not parts:
         raise FormatError(
-            f"{dataset}: holds no EgoMask benchmark (subset/*/meta_expressions.json), no training set (train/mask_dict.json), "
-            "nor an exocentric benchmark in its released layout"
+            f"{dataset}: holds no EgoMask benchmark (subset/*/meta_expressions.json) nor training set (train/mask_dict.json), nor an "
+            f"exocentric set ({', '.join(SPLITS)}) with masks"
         )
     if sum(len(subjects) for subjects, _, _ in parts.values()) <= local_objects:
         return {name: summarize(_sums(part[0]), len(part[0]), *part[1:]) for name, part in parts.items()}
@@ -43,7 +44,7 @@ def _sums(subjects: Sequence[Subject]) -> ScoreSums:
 
 
 def _ray_sums(subjects: Sequence[Subject]) -> ScoreSums:
-    task = ray.remote(num_cpus=1, max_retries=3)(_sums)  # run lengths are counted on one core
+    task = ray.remote(num_cpus=1)(_sums)  # run lengths are counted on one core
     waiting = [task.remote(subjects[start : start + CHUNK]) for start in range(0, len(subjects), CHUNK)]
     total = ScoreSums()
     while waiting:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from egoray.core.masks import area, iou
@@ -19,7 +20,6 @@ from egoray.evaluate.region import present
 from egoray.evaluate.scores import ScoreSums
 from egoray.formats import rvos
 from egoray.formats.egomask import TIERS, read_gold, read_items, read_train
-from egoray.formats.rvos import Question
 from egoray.schema import GroundingItem, MaskRLE
 
 FIGURES = {
@@ -51,31 +51,35 @@ PAPER = {
         "EgoMask long": (361.32, 27.48, 1.86, 14.60, 1.81, 450.29, 19.53, 15, 50, 100, 17.34),
         "Ref-DAVIS train": (71.18, 94.33, 5.84, 1.22, 87.45, 5.85, 64.96, 60, 142, 572, 6.27),
         "MeViS train": (69.67, 77.51, 5.34, 1.43, 68.52, 20.29, 54.83, 1662, 6719, 23051, 7.05),
-        "Ref-YT-VOS train": (26.53, 93.57, 10.23, 1.11, 89.65, 5.97, 61.62, 3471, 6459, 12913, 9.63),
+        "Ref-YouTube-VOS train": (26.53, 93.57, 10.23, 1.11, 89.65, 5.97, 61.62, 3471, 6459, 12913, 9.63),
         "EgoMask-Train": (369.94, 21.56, 1.20, 17.00, 1.33, 655.82, 14.96, 2624, 9592, 47968, 21.67),
     }.items()
 }
-_NAMES = {
-    "ref-davis17": "Ref-DAVIS {}",
-    "ref-youtube-vos": "Ref-YT-VOS {}",
-    "mevis": "MeViS {}",
-    "reasonvos": "ReasonVOS",
-    "revos": "ReVOS {}",
+
+
+_EXOCENTRIC = {
+    (rvos.REF_DAVIS, "valid"): "Ref-DAVIS val",
+    (rvos.REF_DAVIS, "train"): "Ref-DAVIS train",
+    (rvos.MEVIS, "valid_u"): "MeViS valid_u",
+    (rvos.MEVIS, "train"): "MeViS train",
+    (rvos.REASON, "test"): "ReasonVOS",
+    (rvos.REVOS, "valid"): "ReVOS valid",
+    (rvos.REVOS, "train"): "ReVOS train",
+    (rvos.REF_YOUTUBE, "train"): "Ref-YouTube-VOS train",
 }
-_SPLITS = {("ref-davis17", "valid"): "val"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """One object of one video; ``masks`` by frame name, or None: read them from ``root`` when they are wanted.
+    """One object of one video: an exocentric set's ``target``, else EgoMask's object that ``item`` is about.
 
-    ``question`` is the object as an exocentric benchmark has it, None for one of EgoMask.
+    ``masks`` by frame name, or None: read them from ``root`` when they are wanted.
     """
 
     root: str
     item: GroundingItem
     masks: Mapping[str, MaskRLE] | None = None
-    question: Question | None = None
+    target: rvos.Target | None = None
 
 
 def object_figures(masks: Mapping[str, MaskRLE], frame_names: Sequence[str]) -> dict[str, float]:
@@ -118,22 +122,24 @@ def object_figures(masks: Mapping[str, MaskRLE], frame_names: Sequence[str]) -> 
 def subject_sums(subject: Subject) -> ScoreSums:
     """The object's figures as sums and counts, its masks read if need be."""
     masks = subject.masks
-    if masks is None:
-        masks = rvos.read_gold(subject.question) if subject.question else read_gold(subject.root, subject.item)
+    if subject.target is not None:
+        masks = rvos.read_masks(subject.root, subject.target, subject.item.frame_names)
+    elif masks is None:
+        masks = read_gold(subject.root, subject.item)
     return ScoreSums.of(object_figures(masks, subject.item.frame_names))
 
 
 def read_subjects(root: str) -> dict[str, tuple[list[Subject], list[str], int]]:
     """Per part of a dataset: its objects, the texts of its expressions, and its number of videos.
 
-    Parts: "EgoMask short", "medium" and "long" where they hold a video, "EgoMask-Train" where there is a training set; of an
-    exocentric benchmark each split, by the paper's name.
+    Parts of an EgoMask folder: "EgoMask short", "medium" and "long" where they hold a video, "EgoMask-Train" where there
+    is a training set. Of an exocentric set: its splits with masks; an object is there if a sentence is about it.
 
     Raises:
         FormatError: if a file is malformed.
     """
-    if layout := rvos.layout_of(root):
-        return {_NAMES[layout].format(_SPLITS.get((layout, split), split)): _exocentric(root, split) for split in rvos.splits_of(root)}
+    if splits := rvos.splits_of(root):
+        return dict(_exocentric_part(root, split) for split in splits)
     folder, parts = Folder(root), {}
     for tier in TIERS:
         items = read_items(root, tier) if folder.exists(f"subset/{tier}/meta_expressions.json") else []
@@ -149,10 +155,14 @@ def read_subjects(root: str) -> dict[str, tuple[list[Subject], list[str], int]]:
     return parts
 
 
-def _exocentric(root: str, split: str) -> tuple[list[Subject], list[str], int]:
-    questions = rvos.read_questions(root, split)
-    subjects = [Subject(root=root, item=q.item, question=q) for q in rvos.objects_of(questions)]
-    return subjects, [q.item.text for q in questions], len({q.item.video_id for q in questions})
+def _exocentric_part(root: str, split: str) -> tuple[str, tuple[list[Subject], list[str], int]]:
+    questions = rvos.read(root, split)
+    subjects = [
+        Subject(root=root, item=subject_item(video_id, object_id, rvos.judged_frames(root, question)), target=target)
+        for (video_id, object_id), (question, target) in rvos.objects_of(questions).items()
+    ]
+    name = _EXOCENTRIC[rvos.benchmark_of(root) or "", split]
+    return name, (subjects, [q.item.text for q in questions], len({q.item.video_id for q in questions}))
 
 
 def subject_item(video_id: str, object_id: str, frame_names: tuple[str, ...]) -> GroundingItem:
@@ -170,16 +180,16 @@ def summarize(sums: ScoreSums, subjects: int, texts: Sequence[str], videos: int)
 
 
 def table(parts: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The rows as columns, each beside the paper's figures of the same name."""
-    names = [*parts, *(name for name in PAPER if name not in parts)]
-    shown = Table(title="mean over objects; EgoMask short has 2 frames a second, medium, long and train 1")
-    shown.add_column("")
-    for name in parts:
-        shown.add_column(f"{name}, here", justify="right")
-    for name in names:
-        if name in PAPER:
-            shown.add_column(f"{name}, paper", justify="right")
-    for key, title in FIGURES.items():
-        cells = [*(parts[name].get(key) for name in parts), *(PAPER[name].get(key) for name in names if name in PAPER)]
-        shown.add_row(title, *("-" if c is None else f"{c:,}" if isinstance(c, int) else f"{c:.2f}" for c in cells))
+    """A row a part, with the paper's row of the same name below, then the paper's other rows."""
+    title = "mean over objects; frames a second: EgoMask short 2, other EgoMask 1, the rest more"
+    shown = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    shown.add_column("", no_wrap=True)
+    for heading in FIGURES.values():
+        wrapped = heading.replace(" (", "\n(").replace("/", "/\n")
+        shown.add_column(wrapped, justify="right", min_width=max(map(len, wrapped.split())))
+    for name in [*parts, *(name for name in PAPER if name not in parts)]:
+        for where, row in (("here", parts.get(name)), ("paper", PAPER.get(name))):
+            if row:
+                cells = [row.get(key) for key in FIGURES]
+                shown.add_row(f"{name}, {where}", *("-" if c is None else f"{c:,}" if isinstance(c, int) else f"{c:.2f}" for c in cells))
     return shown

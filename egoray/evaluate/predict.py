@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -23,11 +22,12 @@ from egoray.core.video import digest
 from egoray.core.workfolder import fingerprint
 from egoray.errors import ConfigError, FormatError
 from egoray.formats.egomask import images_dir, read_items, write_prediction
-from egoray.formats.rvos import LAYOUTS, Question, layout_of, read_questions
-from egoray.formats.rvos import write_prediction as write_pngs
+from egoray.formats.rvos import Question, benchmark_of, read
+from egoray.formats.rvos_predictions import write_prediction as write_pngs
 from egoray.models.base import Grounded, Grounder
 from egoray.schema import FailureRow, GroundingItem
 
+EGOMASK = "egomask"
 ANSWERS = pa.schema(
     [(name, pa.string()) for name in ("video_id", "expression_id", "object_id", "frame_name")]
     + [("frame", pa.int32()), ("score", pa.float32()), ("height", pa.int32()), ("width", pa.int32()), ("counts", pa.string())]
@@ -36,27 +36,21 @@ ANSWERS = pa.schema(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipQuestions:
-    """A clip and all that is asked about it; ``paths`` are its images, one a frame name of its items."""
+    """A clip and all that is asked about it; ``paths`` are its images, one a frame name of its items.
+
+    ``benchmark`` is `EGOMASK` or one that `rvos` reads, ``answers`` the folders of those answers.
+    """
 
     unit: str
     split: str
+    benchmark: str
     paths: tuple[str, ...]
     items: tuple[GroundingItem, ...]
+    answers: tuple[str, ...]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EgoMaskQuestion:
-    """A sentence of EgoMask, with its images."""
-
-    root: str
-    split: str
-    item: GroundingItem
-
-    @property
-    def images(self) -> tuple[str, ...]:
-        """The image files of its frames."""
-        folder = images_dir(self.root, self.item)
-        return tuple(os.path.join(folder, f"{name}.jpg") for name in self.item.frame_names)
+    def question(self, number: int) -> Question:
+        """One of its questions, as `rvos` has them."""
+        return Question(benchmark=self.benchmark, item=self.items[number], images=self.paths, targets=None, answer=self.answers[number])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,15 +66,15 @@ class PredictPlan:
 def plan_from_files(dataset: str, split: str | None, config: PredictConfig) -> PredictPlan:
     """The questions of a split by clip; a clip without images and a sentence without a word are failures.
 
-    ``dataset`` is EgoMask's folder or one of `rvos.LAYOUTS`; there None takes the layout's usual split.
+    ``dataset`` is EgoMask's folder or an exocentric benchmark's that `rvos` reads; there None takes its usual split.
 
     Raises:
         FormatError: if the dataset cannot be read, or has no expression.
         ConfigError: for an unknown split.
     """
     questions = _questions(dataset, split)
-    split = questions[0].split
-    clips: dict[str, list[Question | EgoMaskQuestion]] = {}
+    named = questions[0].item.tier if benchmark_of(dataset) else str(split)
+    clips: dict[str, list[Question]] = {}
     failures = []
     for question in questions:
         item = question.item
@@ -97,21 +91,27 @@ def plan_from_files(dataset: str, split: str | None, config: PredictConfig) -> P
             continue
         items = tuple(question.item for question in asked)
         texts = [(item.expression_id, item.object_id, item.text) for item in items]
-        unit = fingerprint([config.fingerprint_fields(), split, video_id, texts, items[0].frame_names, seen(folder)])
-        units.append(ClipQuestions(unit=unit, split=split, paths=paths, items=items))
-    return PredictPlan(dataset=dataset, split=split, clips=tuple(units), failures=tuple(failures))
+        unit = fingerprint([config.fingerprint_fields(), named, video_id, texts, items[0].frame_names, seen(folder)])
+        answers = tuple(question.answer for question in asked)
+        units.append(ClipQuestions(unit=unit, split=named, benchmark=asked[0].benchmark, paths=paths, items=items, answers=answers))
+    return PredictPlan(dataset=dataset, split=named, clips=tuple(units), failures=tuple(failures))
 
 
-def _questions(dataset: str, split: str | None) -> Sequence[Question | EgoMaskQuestion]:
-    if layout_of(dataset):
-        return read_questions(dataset, split)
+def _questions(dataset: str, split: str | None) -> list[Question]:
     try:
+        if benchmark_of(dataset):
+            return read(dataset, split)
         items = read_items(dataset, split or "")
     except ValueError as error:
         raise ConfigError(f"--split {error}") from error
     if not items:
         raise FormatError(f"{dataset}: split {split} has no expressions")
-    return [EgoMaskQuestion(root=dataset, split=str(split), item=item) for item in items]
+    questions = []
+    for item in items:
+        folder = images_dir(dataset, item)
+        images = tuple(os.path.join(folder, f"{name}.jpg") for name in item.frame_names)
+        questions.append(Question(benchmark=EGOMASK, item=item, images=images, targets=None, answer=""))
+    return questions
 
 
 def forecast(plan: PredictPlan, limit: int | None = None) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def unpack(text: str) -> ClipQuestions:
     """What `pack` packed."""
     row = json.loads(text)
     items = tuple(GroundingItem(**{**item, "frame_names": tuple(item["frame_names"])}) for item in row["items"])
-    return ClipQuestions(unit=row["unit"], split=row["split"], paths=tuple(row["paths"]), items=items)
+    return ClipQuestions(**row | {"items": items, "paths": tuple(row["paths"]), "answers": tuple(row["answers"])})
 
 
 def work_folder(predictions: str, split: str) -> Folder:
@@ -150,14 +150,13 @@ def answer(model: Grounder, clip: ClipQuestions, predictions: str) -> list[dict[
         ModelError: if the model cannot run.
     """
     rows = []
-    shown = ImageClip(clip.paths)
-    answers = model.ground(shown, [item.text for item in clip.items])
-    for item, found in zip(clip.items, answers, strict=True):
+    answers = model.ground(ImageClip(clip.paths), [item.text for item in clip.items])
+    for number, (item, found) in enumerate(zip(clip.items, answers, strict=True)):
         masks = {item.frame_names[frame]: found.masks[frame] for frame in sorted(found.masks)}
-        if item.tier in LAYOUTS:
-            write_pngs(predictions, Question(root="", split=clip.split, item=item, annotations=()), masks, shown.size_hw)
-        else:
+        if clip.benchmark == EGOMASK:
             write_prediction(predictions, clip.split, item, masks, _detection(item, found))
+        else:
+            write_pngs(predictions, clip.question(number), masks)
         rows += _rows(item, found)
     return rows
 

@@ -193,6 +193,12 @@ def gold_as_stored(root: str | os.PathLike[str], item: GroundingItem) -> dict[st
     return json_object(folder.read_json(name), f"{folder.uri}/{name}")
 
 
+def missing_prediction(root: str | os.PathLike[str], split: str, item: GroundingItem) -> str | None:
+    """The path of the answer's file if it is not there, else None."""
+    folder, name = Folder(root), f"{_prediction_name(split, item, str(root))}.json"
+    return None if folder.exists(name) else f"{folder.uri}/{name}"
+
+
 def prediction_as_stored(root: str | os.PathLike[str], split: str, item: GroundingItem) -> dict[str, Any] | None:
     """The prediction file as JSON holds it, keys without a mask included; None if there is no file.
 

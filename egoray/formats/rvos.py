@@ -1,316 +1,343 @@
-"""Exocentric referring benchmarks and training sets in their released layouts ↔ records.
+"""Exocentric referring sets as released → records: Ref-DAVIS17, MeViS, ReasonVOS, ReVOS and Ref-YouTube-VOS.
 
-| layout | where its sentences and its masks are |
-|---|---|
-| ref-davis17, ref-youtube-vos | ``meta_expressions/<split>/meta_expressions.json``; ``<split>/Annotations/<video>/``, palette PNGs |
-| mevis | ``<split>/meta_expressions.json``; ``<split>/mask_dict.json`` by annotation, an expression means the union of its own |
-| reasonvos | ``meta_expressions.json``; ``Annotations/<source>_<video>_<object>/<frame>.png``, non-zero is the object |
-| revos | ``meta_expressions_<split>_.json``; ``mask_dict.json``, as mevis |
+====================  =============================================================================================
+ref-davis17           ``meta_expressions/<split>/meta_expressions.json``, ``<split>/{meta.json,JPEGImages,Annotations}``
+ref-youtube-vos       the same; ``valid`` has no Annotations and no meta.json
+mevis                 ``<split>/{meta_expressions.json,mask_dict.json,JPEGImages}``; ``valid`` has no mask_dict.json
+reasonvos             ``{meta_expressions.json,JPEGImages/<video>,Annotations/<source>_<video>_<object>}``
+revos                 ``{meta_expressions_<split>_.json,mask_dict.json,JPEGImages}``
+====================  =============================================================================================
 
-Source: the releases themselves and their official evaluators. Predictions are PNGs, non-zero where the object is, one folder a sentence.
+An answer to any of them is a folder of PNGs, see `rvos_predictions`. Source: the releases' own loaders and evaluators.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image as Picture
-from pycocotools import mask as coco
-
-from egoray.core.masks import encode, to_coco
+from egoray.core.masks import encode, union
 from egoray.core.storage import Folder
-from egoray.core.video import read_image
 from egoray.errors import FormatError
-from egoray.formats.egomask_json import bare, json_object, number_order, path_part, read_frames, read_mask
+from egoray.formats.egomask_json import aligned_masks, bare, json_object, number_order, path_part, read_frames, read_object_id, visible
+from egoray.formats.png import read_png
 from egoray.schema import GroundingItem, MaskRLE
 
-LAYOUTS = {"ref-davis17": "valid", "ref-youtube-vos": "train", "mevis": "valid_u", "reasonvos": "all", "revos": "valid"}
-"""Each layout with the split that is taken where none is named."""
+REF_DAVIS, MEVIS, REASON, REVOS, REF_YOUTUBE = "ref-davis17", "mevis", "reasonvos", "revos", "ref-youtube-vos"
+SPLITS = {
+    REF_DAVIS: ("valid", "train"),
+    MEVIS: ("valid_u", "train", "valid"),
+    REASON: ("test",),
+    REVOS: ("valid", "train"),
+    REF_YOUTUBE: ("train", "valid"),
+}
+"""A set's splits, the usual one first."""
+ANNOTATORS = ("annotator 1, first frame", "annotator 1, full video", "annotator 2, first frame", "annotator 2, full video")
+"""Who described each object of Ref-DAVIS17, having seen what: its expressions 4k to 4k + 3 are about the object k + 1."""
 VOID = 255
-KINDS = {0: "referring", 1: "reasoning", 2: "hallucination"}
-"""ReVOS' type_id."""
+"""The number of Ref-DAVIS17's pixels that are not judged."""
+_REVOS_KINDS = {0: "referring", 1: "reasoning", 2: "hallucination"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One true object: its masks by frame name, or, where ``masks`` is None, the PNGs to read them from when wanted.
+
+    ``folder`` lies below the dataset; a pixel belongs to the object where it has the number ``index``, or any but 0 where
+    ``index`` is None.
+    """
+
+    object_id: str
+    masks: Mapping[str, MaskRLE] | None = None
+    folder: str = ""
+    index: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A sentence about a video; ``item.tier`` is the layout, ``annotations`` the ids of the masks that it means (their union)."""
+    """A sentence about a video: ``item.frame_names`` with an image each, and the folder its answer goes to.
 
-    root: str
-    split: str
+    ``targets`` are the objects it means, together: none for a sentence about nothing in the video, None where the release
+    has no masks (a split that only a server scores). ``item.tier`` is the split; ``item.object_id`` joins several by ",".
+    """
+
+    benchmark: str
     item: GroundingItem
-    annotations: tuple[str, ...]
-
-    @property
-    def images(self) -> tuple[str, ...]:
-        """The image files of its frames."""
-        folder = _images(self.root, self.split, self.item)
-        return tuple(os.path.join(folder, f"{name}.jpg") for name in self.item.frame_names)
+    images: tuple[str, ...]
+    targets: tuple[Target, ...] | None
+    answer: str
 
 
-def layout_of(root: str) -> str | None:
-    """Which of `LAYOUTS` a folder has; None for another, such as EgoMask's."""
+def benchmark_of(root: str) -> str | None:
+    """Which of these sets the folder holds, by the files of its layout; None for none of them, as for EgoMask's own."""
     folder = Folder(root)
-    if folder.exists("meta_expressions_train_.json") or folder.exists("meta_expressions_valid_.json"):
-        return "revos"
-    if any(folder.exists(f"{split}/meta_expressions.json") for split in ("valid_u", "train", "valid")):
-        return "mevis"
-    if folder.exists("meta_expressions/valid/meta_expressions.json") and os.path.isdir(os.path.join(root, "valid", "Annotations")):
-        return "ref-davis17"
-    if folder.exists("meta_expressions/train/meta_expressions.json") and not folder.exists("train/mask_dict.json"):
-        return "ref-youtube-vos"
-    if folder.exists("meta_expressions.json") and os.path.isdir(os.path.join(root, "Annotations")):
-        return "reasonvos"
+    if any(folder.exists(f"{split}/meta_expressions.json") for split in SPLITS[MEVIS]):
+        return MEVIS
+    if any(folder.exists(_revos_file(split)) for split in SPLITS[REVOS]):
+        return REVOS
+    if any(folder.exists(_ytvos_file(split)) for split in ("valid", "train")):
+        if folder.exists("valid/meta.json"):
+            return REF_DAVIS
+        return None if folder.exists("train/mask_dict.json") else REF_YOUTUBE  # EgoMask-Train has this file
+    if folder.exists("meta_expressions.json"):
+        return REASON if any("source" in entry for _, entry, _ in _videos(folder, "meta_expressions.json")) else None
     return None
 
 
 def splits_of(root: str) -> list[str]:
-    """The splits that a folder in one of `LAYOUTS` holds with their masks; [] for another folder."""
-    layout, folder = layout_of(root), Folder(root)
-    known = {
-        "ref-davis17": ("meta_expressions/{}/meta_expressions.json", "{}/Annotations"),
-        "ref-youtube-vos": ("meta_expressions/{}/meta_expressions.json", "{}/Annotations"),
-        "mevis": ("{}/meta_expressions.json", "{}/mask_dict.json"),
-        "revos": ("meta_expressions_{}_.json", "mask_dict.json"),
+    """The splits whose sentences and masks are both there; [] where `benchmark_of` knows no set.
+
+    Raises:
+        FormatError: if a file is malformed.
+    """
+    folder, benchmark = Folder(root), benchmark_of(root)
+    if benchmark is None:
+        return []
+    if benchmark == REASON:
+        return list(SPLITS[REASON])
+    need = {
+        MEVIS: ("{0}/meta_expressions.json", "{0}/mask_dict.json"),
+        REVOS: (_revos_file("{0}"), "mask_dict.json"),
+    }.get(benchmark, (_ytvos_file("{0}"), "{0}/meta.json"))
+    return [split for split in SPLITS[benchmark] if all(folder.exists(name.format(split)) for name in need)]
+
+
+def read(root: str, split: str | None = None) -> list[Question]:
+    """The questions of a split in file order, the usual split of the set if none is given.
+
+    Raises:
+        ValueError: for a split that the set does not have.
+        FormatError: if ``root`` holds none of these sets, or a file is missing or malformed; the message names it.
+    """
+    benchmark = benchmark_of(root)
+    if benchmark is None:
+        raise FormatError(f"{root}: holds none of {', '.join(SPLITS)} in its released layout")
+    if split not in (None, *SPLITS[benchmark]):
+        raise ValueError(f"{split}: {benchmark} has no such split; it has {', '.join(SPLITS[benchmark])}")
+    readers: dict[str, Callable[[Folder, str], Iterator[Question]]] = {
+        REF_DAVIS: partial(_read_ytvos, benchmark=REF_DAVIS),
+        REF_YOUTUBE: partial(_read_ytvos, benchmark=REF_YOUTUBE),
+        MEVIS: _read_mevis,
+        REASON: _read_reason,
+        REVOS: _read_revos,
     }
-    if layout not in known:
-        return ["all"] if layout else []
-    names, masks = known[layout]
-    return [
-        s for s in ("train", "valid_u", "valid") if folder.exists(names.format(s)) and os.path.exists(os.path.join(root, masks.format(s)))
-    ]
+    return list(readers[benchmark](Folder(root), split or SPLITS[benchmark][0]))
 
 
-def objects_of(questions: Sequence[Question]) -> list[Question]:
-    """Each object that the questions are about once, as a question of its own without a text."""
-    found: dict[tuple[str, str], Question] = {}
-    for question in questions:
-        for annotation in question.annotations:
-            item = replace(question.item, expression_id="", object_id=annotation, text="")
-            found.setdefault((item.video_id, annotation), replace(question, item=item, annotations=(annotation,)))
-    return list(found.values())
-
-
-def read_questions(root: str, split: str | None = None) -> list[Question]:
-    """The sentences of a split in file order, those of a video together.
-
-    Args:
-        root: a folder in one of `LAYOUTS`.
-        split: one of its own; None takes the layout's usual one.
+def judged_frames(root: str, question: Question) -> tuple[str, ...]:
+    """The frames that the set's evaluator looks at: all, but in ReasonVOS those with an annotation.
 
     Raises:
-        FormatError: if the layout is none of them, or a file is missing or malformed; it is named.
+        FormatError: if a sentence of ReasonVOS has no annotations.
     """
-    layout = layout_of(root)
-    if layout is None:
-        raise FormatError(f"{root}: in none of the layouts {', '.join(LAYOUTS)}")
-    split = split or LAYOUTS[layout]
-    name = {
-        "ref-davis17": f"meta_expressions/{split}/meta_expressions.json",
-        "ref-youtube-vos": f"meta_expressions/{split}/meta_expressions.json",
-        "mevis": f"{split}/meta_expressions.json",
-        "reasonvos": "meta_expressions.json",
-        "revos": f"meta_expressions_{split}_.json",
-    }[layout]
-    questions = []
-    for video_id, entry in _videos(root, name):
-        where = f"{root}/{name}, video {video_id}"
-        frames = read_frames(entry, where)
-        for exp_id, sentence in _sentences(entry, where):
-            objects = _ids(sentence.get("obj_id"), f"{where}, expression {exp_id}")
-            kind = str(entry.get("source", "")) if layout == "reasonvos" else KINDS.get(sentence.get("type_id", -1), "")
-            item = GroundingItem(
-                video_id=video_id,
-                expression_id=path_part(exp_id, where),
-                object_id=",".join(objects),
-                text=str(sentence.get("exp", sentence.get("exp_text", ""))),
-                frame_names=frames,
-                tier=layout,
-                kind=kind,
-            )
-            masks = _ids(sentence["anno_id"], where) if "anno_id" in sentence else objects
-            questions.append(Question(root=root, split=split, item=item, annotations=masks))
-    if not questions:
-        raise FormatError(f"{root}/{name}: holds no expression")
-    return questions
+    if question.benchmark != REASON or not question.targets:
+        return question.item.frame_names
+    folder = Folder(root) / question.targets[0].folder
+    if not (names := folder.names(".png")):
+        raise FormatError(f"{folder.uri}: no annotations (PNG files) of {question.answer}")
+    return tuple(bare(name) for name in names)
 
 
-def read_gold(question: Question) -> dict[str, MaskRLE]:
-    """What the sentence means, by frame name: a frame without it has no key.
+def read_masks(root: str, target: Target, frames: Sequence[str]) -> dict[str, MaskRLE]:
+    """The object's masks by frame name, in the order of ``frames``; a frame without the object has no key.
 
     Raises:
-        FormatError: if a mask is missing or malformed; file and frame are named.
+        FormatError: if a PNG is missing or unreadable.
     """
-    item = question.item
-    if item.tier in ("mevis", "revos"):
-        folder = question.root if item.tier == "revos" else os.path.join(question.root, question.split)
-        table = _mask_table(folder)
-        found: dict[str, list[MaskRLE]] = {}
-        for annotation in question.annotations:
-            row = table.get(annotation)
-            where = f"{folder}/mask_dict.json, annotation {annotation}"
-            if not isinstance(row, list) or len(row) != len(item.frame_names):
-                raise FormatError(f"{where}: expected a list of {len(item.frame_names)} masks, one a frame of {item.video_id}")
-            for name, value in zip(item.frame_names, row, strict=True):
-                if (mask := read_mask(value, f"{where}, frame {name}")) is not None:
-                    found.setdefault(name, []).append(mask)
-        return {name: union(found[name]) for name in item.frame_names if name in found}
-    masks: dict[str, MaskRLE] = {}
-    for name in item.frame_names:
-        picture = read_index(_annotation_path(question, name))
-        if picture is None:
-            continue
-        wanted = picture != 0 if item.tier == "reasonvos" else np.isin(picture, [int(a) for a in question.annotations])
-        if wanted.any():
-            masks[name] = encode(wanted)
-    return masks
-
-
-def read_void(question: Question) -> dict[str, MaskRLE]:
-    """The pixels of Ref-DAVIS17's frames that nobody judges (colour index 255), by frame name.
-
-    Raises:
-        FormatError: if a mask file is damaged.
-    """
-    void = {}
-    for name in question.item.frame_names if question.item.tier == "ref-davis17" else ():
-        picture = read_index(_annotation_path(question, name))
-        if picture is not None and (picture == VOID).any():
-            void[name] = encode(picture == VOID)
-    return void
-
-
-def write_prediction(root: str, question: Question, masks: Mapping[str, MaskRLE], size_hw: tuple[int, int]) -> None:
-    """Write an answer as the official evaluators read it: a PNG a frame, 255 on the object, black where it is not.
-
-    Args:
-        root: the folder of all answers.
-        question: see `Question`.
-        masks: by frame name.
-        size_hw: of the frames.
-    """
-    folder = os.path.join(root, *prediction_parts(question))
-    os.makedirs(folder, exist_ok=True)
-    for name in question.item.frame_names:
-        mask = coco.decode(to_coco(masks[name])) if name in masks else np.zeros(size_hw, np.uint8)
-        part = os.path.join(folder, f".{name}.part")
-        Picture.fromarray(mask * np.uint8(255)).save(part, format="PNG")
-        os.replace(part, os.path.join(folder, f"{name}.png"))
-
-
-def read_prediction(root: str, question: Question) -> dict[str, MaskRLE] | None:
-    """An answer by frame name, empty masks left out; None where its folder is missing.
-
-    Raises:
-        FormatError: if a PNG is damaged.
-    """
-    folder = os.path.join(root, *prediction_parts(question))
-    if not os.path.isdir(folder):
-        return None
-    found = {}
-    for name in question.item.frame_names:
-        picture = read_index(os.path.join(folder, f"{name}.png"))
-        if picture is not None and picture.any():
-            found[name] = encode(picture != 0)
+    if target.masks is not None:
+        return {frame: target.masks[frame] for frame in frames if frame in target.masks}
+    folder, found = Folder(root) / target.folder, {}
+    for frame in frames:
+        numbers = read_png(folder, f"{frame}.png")
+        mask = numbers > 0 if target.index is None else numbers == target.index
+        if mask.any():
+            found[frame] = encode(mask)
     return found
 
 
-def prediction_parts(question: Question) -> tuple[str, ...]:
-    """The answer's folder below the root: <video>/<exp>, or ReasonVOS' <source>_<video>_<object>/<exp>."""
-    item = question.item
-    if item.tier == "reasonvos":
-        return _reason_folder(item), item.expression_id
-    return *item.video_id.split("/"), item.expression_id
-
-
-def union(masks: Sequence[MaskRLE]) -> MaskRLE:
-    """The pixels of any of the masks (one at least), of one size."""
-    if len(masks) == 1:
-        return masks[0]
-    merged = coco.merge([to_coco(m) for m in masks])
-    return MaskRLE(size=masks[0].size, counts=merged["counts"].decode("ascii"))
-
-
-def without(mask: MaskRLE, void: MaskRLE) -> MaskRLE | None:
-    """The mask's pixels outside of ``void``; None where none is left."""
-    kept = coco.decode(to_coco(mask)).astype(bool) & ~coco.decode(to_coco(void)).astype(bool)
-    return encode(kept) if kept.any() else None
-
-
-def read_index(path: str) -> NDArray[np.uint8] | None:
-    """The (H, W) values of a palette or grey PNG; None where there is no file.
+def read_gold(root: str, question: Question) -> dict[str, MaskRLE]:
+    """The masks of all that the sentence means, by frame name; a frame without any has no key.
 
     Raises:
-        FormatError: if it is damaged, or has colours instead of one value a pixel.
+        FormatError: if the release has no masks of this split, a PNG is missing or unreadable, or masks differ in size.
     """
-    if not os.path.exists(path):
-        return None
-    try:
-        with Picture.open(path) as picture:
-            values = np.asarray(picture if picture.mode in ("P", "L") else picture.convert("L"), dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise FormatError(f"{path}: not a readable PNG; replace or remove it") from error
-    return values
+    if question.targets is None:
+        raise FormatError(f"{root}: has no masks of {question.item.tier}; that split is scored by the set's own server")
+    frames = judged_frames(root, question)
+    each = [read_masks(root, target, frames) for target in question.targets]
+    gold = {}
+    for frame in frames:
+        if masks := [of_target[frame] for of_target in each if frame in of_target]:
+            try:
+                gold[frame] = union(masks)
+            except ValueError as error:
+                raise FormatError(f"{root}: {question.answer}, frame {frame}: {error}") from error
+    return gold
 
 
-def _sentences(entry: dict[str, Any], where: str) -> list[tuple[str, dict[str, Any]]]:
-    expressions = entry.get("expressions")
-    if isinstance(expressions, list):  # ReasonVOS
-        return [(str(e.get("exp_id", n)), json_object(e, where)) for n, e in enumerate(expressions)]
-    table = json_object(expressions, f"{where}, expressions")
-    return [(exp_id, json_object(table[exp_id], where)) for exp_id in sorted(table, key=number_order)]
+def objects_of(questions: Sequence[Question]) -> dict[tuple[str, str], tuple[Question, Target]]:
+    """Every object that a sentence means, by video and its own id, once, with a question about it."""
+    found: dict[tuple[str, str], tuple[Question, Target]] = {}
+    for question in questions:
+        for target in question.targets or ():
+            found.setdefault((question.item.video_id, target.object_id), (question, target))
+    return found
 
 
-def _ids(value: Any, where: str) -> tuple[str, ...]:
-    values = value if isinstance(value, list) else [value]
-    if not all(isinstance(v, int | str) and str(v).isdigit() for v in values):
-        raise FormatError(f"{where}: object ids {value!r} are no numbers")
-    return tuple(str(v) for v in values)
+def _read_ytvos(folder: Folder, split: str, benchmark: str) -> Iterator[Question]:
+    """Ref-DAVIS17 and Ref-YouTube-VOS: an object is a number in the video's PNGs."""
+    has_masks = benchmark == REF_DAVIS or split == "train"
+    for video_id, entry, where in _videos(folder, _ytvos_file(split)):
+        frames = read_frames(entry, where)
+        images = tuple(f"{folder.uri}/{split}/JPEGImages/{video_id}/{frame}.jpg" for frame in frames)
+        sentences = sorted(json_object(entry.get("expressions"), where).items(), key=lambda pair: number_order(pair[0]))
+        if benchmark == REF_DAVIS and len(sentences) % len(ANNOTATORS):
+            raise FormatError(f"{where}: has {len(sentences)} expressions, not {len(ANNOTATORS)} an object")
+        for place, (exp_id, value) in enumerate(sentences):
+            here = f"{where}, expression {exp_id}"
+            object_id = read_object_id(json_object(value, here).get("obj_id"), here) if has_masks else ""
+            target = (
+                Target(object_id=object_id, folder=f"{split}/Annotations/{video_id}", index=_number(object_id, here)) if object_id else None
+            )
+            yield Question(
+                benchmark=benchmark,
+                item=GroundingItem(
+                    video_id=video_id,
+                    expression_id=path_part(exp_id, here),
+                    object_id=object_id,
+                    text=_text(value, "exp", here),
+                    frame_names=frames,
+                    tier=split,
+                    kind=ANNOTATORS[place % len(ANNOTATORS)] if benchmark == REF_DAVIS else "",
+                ),
+                images=images,
+                targets=(target,) if target else None,
+                answer=f"{video_id}/{exp_id}",
+            )
 
 
-def _videos(root: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each video and its entry; the name of one of ReVOS' is a path."""
-    where = f"{root}/{name}"
-    videos = json_object(json_object(Folder(root).read_json(name), where).get("videos"), f"{where}, videos")
-    for video_id, entry in videos.items():
-        for part in video_id.split("/"):
-            path_part(part, where)
-        yield video_id, json_object(entry, f"{where}, video {video_id}")
+def _read_mevis(folder: Folder, split: str) -> Iterator[Question]:
+    has_masks = split != "valid"
+    lists = _mask_lists(folder, f"{split}/mask_dict.json") if has_masks else None
+    return _read_lists(MEVIS, folder, split, f"{split}/meta_expressions.json", lists, f"{split}/JPEGImages")
 
 
-def _reason_folder(item: GroundingItem) -> str:
-    return path_part(f"{item.kind}_{item.video_id}_{item.object_id}", item.video_id)
+def _read_revos(folder: Folder, split: str) -> Iterator[Question]:
+    return _read_lists(REVOS, folder, split, _revos_file(split), _mask_lists(folder, "mask_dict.json"), "JPEGImages")
 
 
-def _images(root: str, split: str, item: GroundingItem) -> str:
-    """The folder of a video's frames; ReVOS' names may or may not begin with JPEGImages."""
-    base = os.path.join(root, split) if item.tier in ("ref-davis17", "ref-youtube-vos", "mevis") else root
-    inside = os.path.join(base, "JPEGImages", item.video_id)
-    return inside if os.path.isdir(inside) or item.tier != "revos" else os.path.join(base, item.video_id)
+def _read_lists(
+    benchmark: str, folder: Folder, split: str, name: str, lists: tuple[str, dict[str, Any]] | None, images_dir: str
+) -> Iterator[Question]:
+    """MeViS and ReVOS: an object is a list of masks under its annotation's number, a sentence means any number of them."""
+    for video_id, entry, where in _videos(folder, name):
+        frames = read_frames(entry, where)
+        inside = "" if video_id.startswith(f"{images_dir}/") else f"{images_dir}/"
+        images = tuple(f"{folder.uri}/{inside}{video_id}/{frame}.jpg" for frame in frames)
+        known: dict[str, Target] = {}
+        for exp_id, value in json_object(entry.get("expressions"), where).items():
+            here = f"{where}, expression {exp_id}"
+            kind = _REVOS_KINDS.get(json_object(value, here).get("type_id", -1), "")
+            object_ids = _numbers(value, "obj_id", here) if "obj_id" in value else _numbers(value, "anno_id", here)
+            targets = None
+            if lists:
+                anno_ids = _numbers(value, "anno_id", here)
+                for anno_id in anno_ids:
+                    if anno_id not in known:
+                        known[anno_id] = Target(object_id=anno_id, masks=_listed(lists, anno_id, frames, here))
+                targets = tuple(known[anno_id] for anno_id in anno_ids)
+            yield Question(
+                benchmark=benchmark,
+                item=GroundingItem(
+                    video_id=video_id,
+                    expression_id=path_part(exp_id, here),
+                    object_id=",".join(object_ids),
+                    text=_text(value, "exp", here),
+                    frame_names=frames,
+                    tier=split,
+                    kind=kind,
+                ),
+                images=images,
+                targets=targets,
+                answer=f"{video_id}/{exp_id}",
+            )
 
 
-def _annotation_path(question: Question, name: str) -> str:
-    item = question.item
-    if item.tier == "reasonvos":
-        return os.path.join(question.root, "Annotations", _reason_folder(item), f"{bare(name)}.png")
-    return os.path.join(question.root, question.split, "Annotations", item.video_id, f"{bare(name)}.png")
+def _read_reason(folder: Folder, split: str) -> Iterator[Question]:
+    for video_id, entry, where in _videos(folder, "meta_expressions.json"):
+        frames = read_frames(entry, where)
+        images = tuple(f"{folder.uri}/JPEGImages/{video_id}/{frame}.jpg" for frame in frames)
+        sentences = entry.get("expressions")
+        if not isinstance(sentences, list):
+            raise FormatError(f"{where}: expected a list in 'expressions'")
+        for place, value in enumerate(sentences):
+            here = f"{where}, expression {place}"
+            object_id = read_object_id(json_object(value, here).get("obj_id"), here)
+            exp_id = path_part(str(value.get("exp_id", "")), here)
+            name = path_part(f"{entry.get('source')}_{video_id}_{object_id}", here)
+            yield Question(
+                benchmark=REASON,
+                item=GroundingItem(
+                    video_id=video_id,
+                    expression_id=exp_id,
+                    object_id=object_id,
+                    text=_text(value, "exp_text", here),
+                    frame_names=frames,
+                    tier=split,
+                    kind="sentence" if value.get("is_sent") else "phrase",
+                ),
+                images=images,
+                targets=(Target(object_id=object_id, folder=f"Annotations/{name}"),),
+                answer=f"{name}/{exp_id}",
+            )
 
 
-@lru_cache(maxsize=2)
-def _mask_table(folder: str) -> dict[str, Any]:
-    return json_object(Folder(folder).read_json("mask_dict.json"), f"{folder}/mask_dict.json")
+def _videos(folder: Folder, name: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """(video id, entry, place for an error) of each video; ReVOS names videos by paths, of plain steps."""
+    path = f"{folder.uri}/{name}"
+    for video_id, entry in json_object(json_object(folder.read_json(name), path).get("videos"), f"{path}, videos").items():
+        where = f"{path}, video {video_id}"
+        for step in video_id.split("/"):
+            path_part(step, where)
+        yield video_id, json_object(entry, where), where
 
 
-def size_of(question: Question) -> tuple[int, int]:
-    """(height, width) of the video's first image.
+def _mask_lists(folder: Folder, name: str) -> tuple[str, dict[str, Any]]:
+    path = f"{folder.uri}/{name}"
+    return path, json_object(folder.read_json(name), path)
 
-    Raises:
-        FormatError: if it cannot be read.
-    """
-    height, width, _ = read_image(question.images[0]).shape
-    return height, width
+
+def _listed(lists: tuple[str, dict[str, Any]], anno_id: str, frames: Sequence[str], where: str) -> dict[str, MaskRLE]:
+    path, of_id = lists
+    if anno_id not in of_id:
+        raise FormatError(f"{path}: has no masks of {anno_id}, which an expression is about ({where})")
+    return visible(aligned_masks(of_id[anno_id], frames, f"{path}, {anno_id}"))
+
+
+def _numbers(value: Mapping[str, Any], key: str, where: str) -> list[str]:
+    """The ids in a list of numbers, or the one that stands without a list."""
+    found = value.get(key)
+    return [read_object_id(each, where) for each in (found if isinstance(found, list) else [found])]
+
+
+def _number(object_id: str, where: str) -> int:
+    if not object_id.isdecimal() or not 0 < int(object_id) < VOID:
+        raise FormatError(f"{where}: obj_id {object_id} is not a number of an object in a PNG, 1 to {VOID - 1}")
+    return int(object_id)
+
+
+def _text(value: Mapping[str, Any], key: str, where: str) -> str:
+    text = value.get(key)
+    if not isinstance(text, str):
+        raise FormatError(f"{where}: has no text in {key!r}")
+    return text
+
+
+def _ytvos_file(split: str) -> str:
+    return f"meta_expressions/{split}/meta_expressions.json"
+
+
+def _revos_file(split: str) -> str:
+    return f"meta_expressions_{split}_.json"

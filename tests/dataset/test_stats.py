@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from pycocotools import mask as coco
 
 from egoray.cli import main
@@ -17,7 +18,7 @@ from egoray.dataset import ray_stats
 from egoray.dataset.ray_stats import stats
 from egoray.dataset.stats import object_figures
 from egoray.synthetic.sample import write_sample
-from support.rvos_folders import write_mevis, write_reasonvos, write_ref_davis
+from support.exocentric import FRAMES, SIZE, write_davis, write_mevis, write_reason
 
 
 def oracle(stack: np.ndarray) -> dict[str, float]:
@@ -55,6 +56,12 @@ def world(tmp_path_factory):
     return out / "truth"
 
 
+def means(figures) -> dict[str, float]:
+    """A row of the table: ratios in percent, each over the objects that have it."""
+    found, plain = list(figures), ("frames", "trajectories")
+    return {k: (1 if k in plain else 100) * np.mean([f[k] for f in found if k in f]) for k in set().union(*found)} | {"objects": len(found)}
+
+
 def truth_figures(root) -> dict[str, float]:
     """The world's figures from its files, decoded here."""
     videos = json.loads((root / "subset/medium/meta_expressions.json").read_text())["videos"]
@@ -64,8 +71,7 @@ def truth_figures(root) -> dict[str, float]:
             masks = json.loads((root / f"annotations/{video}/{obj}.json").read_text())
             stack = [coco.decode(masks[n]).astype(bool) if n in masks else np.zeros((72, 128), bool) for n in entry["frames"]]
             found.append(oracle(np.array(stack)))
-    plain = ("frames", "trajectories")
-    return {k: (1 if k in plain else 100) * np.mean([f[k] for f in found if k in f]) for k in set().union(*found)} | {"objects": len(found)}
+    return means(found)
 
 
 def test_a_world_s_figures_are_its_truth(world):
@@ -77,6 +83,66 @@ def test_a_world_s_figures_are_its_truth(world):
 @pytest.mark.ray
 def test_a_cluster_gives_the_same_bits(world, cluster):
     assert stats(str(world), local_objects=0) == stats(str(world))
+
+
+@pytest.mark.ray
+def test_a_dead_worker_changes_nothing(world, cluster, tmp_path, monkeypatch):
+    marker, chunk_sums = str(tmp_path / "died"), ray_stats._sums
+
+    def die_once(subjects):
+        if not os.path.exists(marker):
+            Path(marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return chunk_sums(subjects)
+
+    monkeypatch.setattr(ray_stats, "_sums", die_once)
+    monkeypatch.setattr(ray_stats, "CHUNK", 3)
+    on_ray = stats(str(world), local_objects=0)
+    assert os.path.exists(marker)
+    monkeypatch.setattr(ray_stats, "_sums", chunk_sums)
+    assert on_ray == stats(str(world))
+
+
+def stacks_of_mevis(root, split):
+    lists = json.loads((root / split / "mask_dict.json").read_text())
+    return [np.array([coco.decode(mask).astype(bool) if mask else np.zeros(SIZE, bool) for mask in row]) for row in lists.values()]
+
+
+def stacks_of_davis(root):
+    """The objects that have sentences: the first two of either video."""
+    for video in ("clip0", "clip1"):
+        numbers = np.array([np.asarray(Image.open(root / f"valid/Annotations/{video}/{frame}.png")) for frame in FRAMES])
+        yield from (numbers == 1, numbers == 2)
+
+
+def stacks_of_reason(root):
+    for folder in sorted((root / "Annotations").iterdir()):
+        yield np.array([np.asarray(Image.open(path)) > 0 for path in sorted(folder.iterdir())])
+
+
+def test_exocentric_sets_have_the_dense_figures(tmp_path):
+    write_mevis(tmp_path / "mevis")
+    write_mevis(tmp_path / "mevis", "train", seed=1)
+    write_davis(tmp_path / "davis")
+    write_reason(tmp_path / "reason")
+    found = {name: row for root in sorted(tmp_path.iterdir()) for name, row in stats(str(root)).items()}
+    want = {
+        "MeViS valid_u": stacks_of_mevis(tmp_path / "mevis", "valid_u"),
+        "MeViS train": stacks_of_mevis(tmp_path / "mevis", "train"),
+        "Ref-DAVIS val": list(stacks_of_davis(tmp_path / "davis")),
+        "ReasonVOS": list(stacks_of_reason(tmp_path / "reason")),
+    }
+    assert found.keys() == want.keys()
+    for name, stacks in want.items():
+        assert {key: found[name][key] for key in means(map(oracle, stacks))} == pytest.approx(means(map(oracle, stacks)), abs=1e-9)
+    assert (found["MeViS valid_u"]["videos"], found["MeViS valid_u"]["expressions"]) == (2, 6)
+    assert (found["Ref-DAVIS val"]["expressions"], found["Ref-DAVIS val"]["expression_words"]) == (16, 3)
+
+
+def test_the_table_shows_the_paper_s_row_below_ours(tmp_path):
+    shown = CliRunner().invoke(main, ["stats", "--dataset", write_mevis(tmp_path, "train")]).stdout
+    ours, papers = (shown.index(f"MeViS train, {where}") for where in ("here", "paper"))
+    assert ours < papers < shown.index("6,719") < shown.index("Ref-DAVIS val, paper")
 
 
 def test_the_command_prints_the_paper_s_figures_beside(world):
@@ -91,39 +157,3 @@ def test_a_folder_without_a_dataset_is_an_error(tmp_path):
     done = CliRunner().invoke(main, ["stats", "--dataset", str(tmp_path)])
     assert done.exit_code == 2
     assert "holds no EgoMask benchmark" in done.stderr
-
-
-def test_the_exocentric_layouts_are_read_too(tmp_path):
-    truth = write_mevis(tmp_path / "mevis")
-    row = stats(str(tmp_path / "mevis"))["MeViS valid_u"]
-    table = json.loads((tmp_path / "mevis/valid_u/mask_dict.json").read_text())
-    found = [oracle(np.array([coco.decode(m).astype(bool) if m else np.zeros((48, 64), bool) for m in masks])) for masks in table.values()]
-    assert row["total_duration"] == pytest.approx(100 * np.mean([f["total_duration"] for f in found]))
-    assert row["mask_area"] == pytest.approx(100 * np.mean([f["mask_area"] for f in found if "mask_area" in f]))
-    assert (row["videos"], row["objects"], row["expressions"]) == (2, 6, len(truth))
-    write_ref_davis(tmp_path / "davis")
-    row = stats(str(tmp_path / "davis"))["Ref-DAVIS val"]
-    assert (row["videos"], row["objects"], row["expressions"]) == (2, 5, 20)
-    write_reasonvos(tmp_path / "reason")
-    assert stats(str(tmp_path / "reason"))["ReasonVOS"]["mask_area"] < 30  # masks of 255 are masks
-    shown = CliRunner().invoke(main, ["stats", "--dataset", str(tmp_path / "mevis")])
-    assert "76.55" in shown.stdout
-    assert "69.67" in shown.stdout
-
-
-@pytest.mark.ray
-def test_a_dead_worker_changes_nothing(world, cluster, tmp_path, monkeypatch):
-    marker = str(tmp_path / "died")
-    plain = ray_stats._sums
-
-    def die_once(subjects):
-        if not os.path.exists(marker):
-            Path(marker).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return plain(subjects)
-
-    expected = stats(str(world))
-    monkeypatch.setattr(ray_stats, "_sums", die_once)
-    monkeypatch.setattr(ray_stats, "CHUNK", 3)
-    assert stats(str(world), local_objects=0) == expected
-    assert os.path.exists(marker)
