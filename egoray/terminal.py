@@ -159,6 +159,8 @@ def evaluation(summary: dict[str, Any]) -> None:
     for metric, value in summary["metrics"].items():
         if value is not None:
             table.add_row(metric, _percent(value), *([_percent(alone.get(metric))] if alone else []))
+    for metric, value in summary.get("overall", {}).items():
+        table.add_row(f"{metric}, overall", _percent(value))
     console.print(table)
     for model, (before, after) in summary.get("paper", {}).items():
         console.print(f"the paper's {model}: {_percent(before)}, fine-tuned on EgoMask-Train too {_percent(after)} (J or J&F: not stated)")

@@ -22,7 +22,7 @@ from egoray.core.storage import Folder
 from egoray.errors import FormatError
 from egoray.evaluate.expression import score_expression
 from egoray.formats.png import Numbers, read_png
-from egoray.formats.rvos import ANNOTATORS, MEVIS, REASON, REF_DAVIS, VOID, Question, judged_frames, read, read_gold
+from egoray.formats.rvos import ANNOTATORS, MEVIS, REASON, REF_DAVIS, REVOS, VOID, Question, judged_frames, read, read_gold
 from egoray.formats.rvos_predictions import is_merged, missing_answer, read_merged, read_prediction
 from egoray.schema import MaskRLE
 
@@ -140,6 +140,18 @@ def _split(frames: Sequence[str], pictures: Sequence[Numbers], count: int) -> li
 
 def _about(question: Question) -> dict[str, Any]:
     return {name: getattr(question.item, name) for name in ("video_id", "expression_id", "object_id", "tier", "kind", "text")}
+
+
+def revos_overall(unit: ExocentricUnit, kinds: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """ReVOS' own summary, the mean of its referring and its reasoning expressions' means; {} for other sets or one kind alone.
+
+    Args:
+        unit: any of the set.
+        kinds: the metrics by kind of expression.
+    """
+    if unit.questions[0].benchmark != REVOS or not {"referring", "reasoning"} <= kinds.keys():
+        return {}
+    return {metric: (kinds["referring"][metric] + kinds["reasoning"][metric]) / 2 for metric in ALONE}
 
 
 def paper_figures(unit: ExocentricUnit) -> Mapping[str, tuple[float, float]]:

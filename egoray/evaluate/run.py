@@ -21,7 +21,7 @@ from egoray.config import EvaluateConfig
 from egoray.core.storage import Folder
 from egoray.core.workfolder import write_failure
 from egoray.errors import ConfigError, EgorayError, FormatError
-from egoray.evaluate.exocentric import ExocentricUnit, paper_figures, read_units, score_unit
+from egoray.evaluate.exocentric import ExocentricUnit, paper_figures, read_units, revos_overall, score_unit
 from egoray.evaluate.expression import DETECTION, METRICS, score_expression
 from egoray.evaluate.official import score_as_released
 from egoray.evaluate.scores import ScoreSums
@@ -221,6 +221,8 @@ def evaluate(
         summary |= _tables(part.sums)
     if isinstance(items[0], ExocentricUnit):
         summary |= {"benchmark": items[0].questions[0].benchmark, "paper": paper_figures(items[0])}
+        if overall := revos_overall(items[0], summary.get("slices", {}).get("kind", {})):
+            summary["overall"] = overall
     folder = Folder(out)
     given = {"dataset": dataset, "predictions": predictions, "split": split}
     folder.write_json("run.json", {"config": given | config.model_dump(), "egoray": __version__})

@@ -61,6 +61,12 @@ def test_an_expression_is_scored_by_its_set_s_rules(sets, tmp_path, name):
     assert (summary["benchmark"], summary["num_expressions"], summary["failed"]) == (name, len(want), 0)
 
 
+def test_revos_weighs_referring_and_reasoning_alike(sets, tmp_path):
+    summary, want = run(sets["revos"], tmp_path), expected("revos", sets["revos"])
+    j, f = np.mean([want["UVO/all/-fb", "0"], want["UVO/all/-fb", "1"]], 0)
+    assert [summary["overall"][m] for m in ("J", "F", "J&F")] == pytest.approx([j, f, (j + f) / 2], abs=1e-12)
+
+
 def davis_is(summary, out, want):
     j, f = np.mean(list(want.values()), 0)
     assert [summary["metrics"][m] for m in ("J", "F", "J&F")] == pytest.approx([j, f, (j + f) / 2], abs=1e-12)
