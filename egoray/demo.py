@@ -1,4 +1,4 @@
-"""The whole road on one machine: sample → annotate → express → build → score → report."""
+"""The whole road on one machine: sample → annotate → express → build → score → predict → evaluate → report."""
 
 from __future__ import annotations
 
@@ -21,42 +21,56 @@ def run_demo(out: str, *, videos: int, seed: int) -> None:
     from egoray import terminal
     from egoray.annotate.plan import plan_from_files
     from egoray.annotate.ray_annotate import annotate
-    from egoray.config import AnnotateConfig, ExpressConfig
+    from egoray.config import AnnotateConfig, EvaluateConfig, ExpressConfig, PredictConfig
     from egoray.dataset.build import build
+    from egoray.evaluate.predict import plan_from_files as plan_questions
+    from egoray.evaluate.ray_predict import predict
+    from egoray.evaluate.run import evaluate
     from egoray.evaluate.scores import score
     from egoray.express.plan import plan_from_files as plan_expressions
     from egoray.express.ray_express import express
+    from egoray.report.evaluation import write_evaluation_report
     from egoray.report.html import write_report
     from egoray.synthetic.sample import write_sample
 
     sample, work, dataset = (os.path.join(out, name) for name in ("sample", "annotations", "dataset"))
-    clips = os.path.join(sample, "clips")
-    with _step(f"1/6 sample: render {videos} egocentric clips of 60 s with exact truth"), terminal.counter("rendering", videos) as tick:
+    clips, truth = os.path.join(sample, "clips"), os.path.join(sample, "truth")
+    with _step(f"1/8 sample: render {videos} egocentric clips of 60 s with exact truth"), terminal.counter("rendering", videos) as tick:
         write_sample(sample, videos=videos, seed=seed, progress=tick)
-    with _step("2/6 annotate: boxes in, pixel masks out (GrabCut on a local Ray cluster)"):
+    with _step("2/8 annotate: boxes in, pixel masks out (GrabCut on a local Ray cluster)"):
         config = AnnotateConfig()
         plan = plan_from_files(os.path.join(sample, "egotracks.json"), clips, config)
         with terminal.units("annotate") as progress:
             summary = annotate(plan, work, config, progress=progress)
-    with _step("3/6 express: sentences that point at each object, from pixels and tracks (no key, no network)"):
+    with _step("3/8 express: sentences that point at each object, from pixels and tracks (no key, no network)"):
         offline = ExpressConfig(provider="offline")
         with terminal.answers("express") as progress:
             express(plan_expressions(work, clips, offline), os.path.join(work, "expressions"), offline, progress=progress)
-    with _step("4/6 build: a dataset in the released EgoMask layout"):
+    with _step("4/8 build: a dataset in the released EgoMask layout"):
         build(work, clips, dataset)
-    with _step("5/6 score: against the exact truth"):
-        scores = score(os.path.join(sample, "truth"), work, "medium")
-    with _step("6/6 report: overlays, contact sheets, expressions, timelines"):
+    with _step("5/8 score: against the exact truth"):
+        scores = score(truth, work, "medium")
+    with _step("6/8 predict: where, in every frame, is the thing each sentence means (nano, from the package alone)"):
+        asking = PredictConfig()
+        questions = plan_questions(truth, "medium", asking)
+        with terminal.units("predict") as progress:
+            predict(questions, os.path.join(out, "answers"), asking, progress=progress)
+    with _step("7/8 evaluate: the answers, by the paper's metrics"):
+        grounded = evaluate(truth, "medium", os.path.join(out, "answers"), os.path.join(out, "evaluation"), EvaluateConfig())
+        write_evaluation_report(os.path.join(out, "evaluation"), os.path.join(out, "evaluation.html"))
+    with _step("8/8 report: overlays, contact sheets, expressions, timelines"):
         page = write_report(work, os.path.join(out, "report.html"), scores=scores)
-    table = Table(title="mean over objects, in % (higher is better)")
+    table = Table(title="mean over objects, or sentences, in % (higher is better)")
     for column in ("", "IoU_gold", "IoU_gold_pred"):
         table.add_column(column, justify="left" if not column else "right")
     means = scores["means"]
     table.add_row("egoray annotate, grabcut", _percent(means["iou_gold"]), _percent(means["iou_gold_pred"]))
     table.add_row("the box itself, filled", _percent(means["box_fill_iou_gold"]), "")
     table.add_row("the ellipse in the box", _percent(means["ellipse_iou_gold"]), "")
+    found = grounded["metrics"]
+    table.add_row("egoray predict, nano: from the sentence alone", _percent(found["IoU_gold"]), _percent(found["IoU_gold_pred"]))
     Console(stderr=True).print(table)
-    click.echo(f"{summary['done']} of {summary['expected']} units done; look at {os.path.abspath(page)}")
+    click.echo(f"{summary['done']} of {summary['expected']} units done; look at {os.path.abspath(page)} and evaluation.html beside it")
 
 
 def _percent(value: float) -> str:

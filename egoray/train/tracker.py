@@ -59,7 +59,7 @@ CURRICULUM = (
     Stage(until=0.38, size=128, clips=8, frames=2, things=8, zoom=(0.35, 0.7), forced=1.0),
     Stage(until=0.60, size=128, clips=4, frames=4, things=8, zoom=(0.4, 0.75), forced=0.6),
     Stage(until=0.86, size=256, clips=4, frames=3, things=6, zoom=(0.65, 1.0), forced=0.5),
-    Stage(until=1.00, size=256, clips=2, frames=6, things=6, zoom=(0.8, 1.0), forced=0.2),
+    Stage(until=1.00, size=320, clips=2, frames=6, things=6, zoom=(0.8, 1.0), forced=0.2),
 )
 
 
