@@ -144,6 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--detector", help="weights of a nano-detector, .safetensors or a run's weights.pt; '' for the packaged ones")
     parser.add_argument("--tracker", help="checkpoint of a nano-tracker, its .yaml beside it")
+    parser.add_argument("--side", type=int, default=384, help="pixels of the square that the tracker is fed")
     parser.add_argument("--worlds", type=int, default=40)
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--calibrate", action="store_true")
@@ -160,7 +161,7 @@ def main() -> None:
         more = {} if args.threshold is None else {"threshold": args.threshold}
         result["detector"] = measure_detector(NanoDetector(args.detector, **more), args.worlds, args.pictures)
     if args.tracker:
-        result["tracker"] = measure_tracker(Sam2Engine(args.tracker), args.worlds)
+        result["tracker"] = measure_tracker(Sam2Engine(args.tracker, side=args.side), args.worlds)
     print(json.dumps(result))
 
 

@@ -36,7 +36,7 @@ class UnitConfig(StageConfig):
 class AnnotateConfig(UnitConfig):
     """Settings of `egoray annotate`. Those that change the masks are in `fingerprint_fields`; the rest only place the work."""
 
-    model: Annotated[str, Field(description="grabcut, nano, or sam2:CHECKPOINT (a .pt file or a published id)")] = "grabcut"
+    model: Annotated[str, Field(description="grabcut, or sam2:CHECKPOINT (a .pt file or a published id)")] = "grabcut"
     tracks_format: Annotated[Literal["egotracks", "refego"], Field(description="format of --tracks")] = "egotracks"
     relax: Annotated[int, Field(ge=1, description="a step of at most so many frames between boxes continues a trajectory")] = 2
     prompt_every: Annotated[int, Field(ge=0, description="prompt at every k-th box of a trajectory too; 0: at the first only")] = 0
@@ -69,10 +69,6 @@ class PredictConfig(UnitConfig):
     ] = None
     detector_batch: Annotated[int | None, Field(ge=1, description="grounded-sam2: frames that the detector takes at once")] = None
 
-    follow: Annotated[
-        Literal["links", "tracker"] | None,
-        Field(description="nano: cut the object out of each frame's own box, or follow one box with the nano-tracker"),
-    ] = None
     key_frames: Annotated[
         Literal["first", "uniform", "query_aware"] | None,
         Field(description="sa2va: the first ones (as published), spread ones, or where --set detector=... is most certain"),

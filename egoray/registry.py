@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 from egoray.errors import ModelError
@@ -16,10 +15,6 @@ def _grabcut(checkpoint: str, device: str) -> VideoTracker:
     from egoray.models.grabcut import GrabCut
 
     return GrabCut()
-
-
-def _nano_tracker(checkpoint: str, device: str, **options: Any) -> VideoTracker:
-    return _sam2(checkpoint or str(resources.files("egoray.models.nano") / "tracker.safetensors"), device, **options)
 
 
 def _sam2(checkpoint: str, device: str, *, fill_holes: int = 0, non_overlapping: bool = False, compile: bool = False) -> VideoTracker:
@@ -54,15 +49,6 @@ TRACKERS = {
         uses_gpu=False,
         frames_per_s=40.0,
         gpu_memory_gb=0.0,
-    ),
-    "nano": TrackerEntry(
-        build=_nano_tracker,
-        summary="packaged SAM 2 of 4 M parameters, trained on sample worlds alone; box on the first frame; no download",
-        default_checkpoint="",
-        uses_gpu=False,
-        frames_per_s=25.0,
-        gpu_memory_gb=0.5,
-        options=frozenset({"fill_holes", "non_overlapping", "compile"}),
     ),
     "sam2": TrackerEntry(
         build=_sam2,
@@ -154,7 +140,6 @@ def _nano(
     initialisation: str = "highest",
     every: int = 1,
     gate: float = 0.0,
-    follow: str = "links",
 ) -> Grounder:
     from egoray.grounding import gate as gates
     from egoray.grounding.memory import alike
@@ -163,14 +148,13 @@ def _nano(
     from egoray.grounding.strategy import Strategy
     from egoray.models.detector import THRESHOLD, NanoDetector
 
-    linked = follow == "links"
     return Strategy(
         name="nano",
-        proposer=DetectorProposer(NanoDetector(checkpoint, device, THRESHOLD if threshold is None else threshold), looks=linked),
-        tracker=build_tracker("grabcut" if linked else "nano", device),
+        proposer=DetectorProposer(NanoDetector(checkpoint, device, THRESHOLD if threshold is None else threshold), looks=True),
+        tracker=build_tracker("grabcut"),
         sampler=every_step(every),
         verifier=_initialisation(initialisation),
-        linker=alike() if linked else None,
+        linker=alike(),
         gate=gates.confident(gate) if gate else gates.every_mask,
     )
 
@@ -219,7 +203,7 @@ GROUNDERS = {
         default_checkpoint="",
         needs_gpu=False,
         memory_gb=0.5,
-        options=_DETECTS | {"follow"},
+        options=_DETECTS,
     ),
     "grounded-sam2": GrounderEntry(
         build=_grounded_sam2,

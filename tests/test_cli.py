@@ -39,7 +39,7 @@ def test_dry_run_prints_the_plan_and_starts_nothing(clips, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--model", "magic"], "--model magic: unknown; known are grabcut, nano, sam2"),
+        (["--model", "magic"], "--model magic: unknown; known are grabcut, sam2"),
         (["--set", "worker=2"], "worker: unknown setting; known are"),
         (["--set", "workers=0"], "workers: input should be greater than or equal to 1"),
         (["--set", "workers"], "--set workers: expected key=value"),

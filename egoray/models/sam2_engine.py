@@ -31,6 +31,7 @@ class Sam2Engine:
         device: a torch device; float32 on a CPU, bfloat16 autocast on a GPU.
         settings: see `Settings`.
         compile: see `Network`.
+        side: see `load_sam2`.
         encode_batch: frames that the encoder takes at once; None lets the device decide.
         reuse_frames: frames whose features are kept for the way back, 17 MB each at 1024 px in float32; None lets the device decide.
 
@@ -47,10 +48,11 @@ class Sam2Engine:
         settings: Settings = DEFAULTS,
         *,
         compile: bool = False,
+        side: int | None = None,
         encode_batch: int | None = None,
         reuse_frames: int | None = None,
     ) -> None:
-        self.network = Network(load_sam2(checkpoint, device), compile)
+        self.network = Network(load_sam2(checkpoint, device, side), compile)
         self.settings = settings
         on_gpu = self.network.device.type == "cuda"
         self.encode_batch = encode_batch or (4 if on_gpu else 1)

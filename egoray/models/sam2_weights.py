@@ -28,7 +28,7 @@ POSTPROCESSING = {
 """What the package's own video predictor switches on at inference (its hole filling apart)."""
 
 
-def load_sam2(name: str, device: str = "cpu") -> SAM2Base:
+def load_sam2(name: str, device: str = "cpu", side: int | None = None) -> SAM2Base:
     """The network in eval mode on ``device``, from a file or a Hugging Face id.
 
     Args:
@@ -37,6 +37,7 @@ def load_sam2(name: str, device: str = "cpu") -> SAM2Base:
             A network of another shape needs its config beside the file, ``<file>.yaml``
             with the same stem; the published shapes are recognised by themselves.
         device: a torch device.
+        side: frames are fed as squares of this many pixels, a multiple of 32, instead of what the config says.
 
     Raises:
         ModelError: if the file is missing, truncated, a pickle that holds more than tensors (it is refused, not run),
@@ -50,6 +51,8 @@ def load_sam2(name: str, device: str = "cpu") -> SAM2Base:
     config = OmegaConf.load(sidecar) if sidecar.exists() else OmegaConf.load(_published_config(weights, path))
     if not isinstance(config, DictConfig) or "model" not in config:
         raise ModelError(f"{sidecar}: not a SAM 2 config; expected a `model:` section as in the sam2 package's configs/")
+    if side is not None:
+        config.model.image_size = side
     model = build_network(config.model, sidecar)
     try:
         model.load_state_dict(weights)

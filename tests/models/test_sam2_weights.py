@@ -108,3 +108,9 @@ def test_published_networks_are_recognised_from_their_weights(family, size, monk
 def test_an_unknown_id_lists_the_known_ones():
     with pytest.raises(ModelError, match=r"facebook/sam2\.1-hiera-tiny"):
         load_sam2("facebook/sam9")
+
+
+def test_frames_can_be_fed_at_another_size(checkpoint):
+    assert load_sam2(checkpoint).image_size == 256
+    larger = load_sam2(checkpoint, side=320)
+    assert (larger.image_size, larger.sam_prompt_encoder.image_embedding_size) == (320, (20, 20))

@@ -58,7 +58,8 @@ def test_the_curriculum_follows_the_progress(folder):
     done = CURRICULUM[0].until
     assert next(maker).pixels.shape[1] == CURRICULUM[1].frames
     done = 1.0
-    assert next(maker).pixels.shape[1:] == (CURRICULUM[-1].frames, 3, 256, 256)
+    last = CURRICULUM[-1]
+    assert next(maker).pixels.shape[1:] == (last.frames, 3, last.size, last.size)
 
 
 def test_without_forced_truth_the_rollout_is_the_engines(tmp_path):
