@@ -3,6 +3,7 @@
     python benchmarks/evaluate.py                                 # sparse, crowded, jagged and large masks
     python benchmarks/evaluate.py --released DIR                  # against EgoMask's own evaluator, DIR holds evaluation/metrics.py
     python benchmarks/evaluate.py --long                          # the Long split's size on Ray: wall seconds with 1 and 2 workers
+    python benchmarks/evaluate.py --overhead                      # 1,000 short expressions: what Ray adds, its start included
 
 The dense evaluator decodes both masks of every frame, and takes overlap, presence and the boundary measure from the full
 frames, as the released one does. 8 expressions of 350 frames of 1920 x 1080 unless said otherwise; the dense one is run on
@@ -22,12 +23,14 @@ import types
 
 import cv2
 import numpy as np
+import ray
 from pycocotools import mask as coco
 
 from egoray.config import EvaluateConfig
 from egoray.core import masks
 from egoray.evaluate.expression import score_expression
 from egoray.evaluate.ray_evaluate import evaluate_on_ray
+from egoray.evaluate.run import evaluate
 from egoray.formats.egomask import BenchmarkObject, BenchmarkVideo, read_gold, read_items, write_benchmark, write_prediction
 from egoray.schema import Expression, MaskRLE
 
@@ -181,13 +184,14 @@ def long_split(args: argparse.Namespace) -> dict:
             gold = read_gold(f"{folder}/d", item)
             write_prediction(f"{folder}/p", "long", item, {f: gold[f] for f in gold if rng.random() < 0.9})
         wall = {}
-        peak = 0.0
+        ray.init(address="local", include_dashboard=False, log_to_driver=False)  # a cluster that is up, as a job finds it
         for workers in (1, 2):
             config = EvaluateConfig(workers=workers)
-            summary = evaluate_on_ray(f"{folder}/d", "long", f"{folder}/p", f"{folder}/out", config, limit=workers)
+            evaluate_on_ray(f"{folder}/d", "long", f"{folder}/p", f"{folder}/out", config, limit=16)  # workers load what they need
             summary = evaluate_on_ray(f"{folder}/d", "long", f"{folder}/p", f"{folder}/out", config)
             wall[workers] = summary["seconds"]
-            peak = max(peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        ray.shutdown()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "benchmark": "evaluate_long",
         "expressions": len(items),
@@ -198,16 +202,49 @@ def long_split(args: argparse.Namespace) -> dict:
     }
 
 
+def overhead(args: argparse.Namespace) -> dict:
+    """1,000 expressions of 10 small frames: wall seconds in this process, and on Ray from nothing running to figures."""
+    rng = np.random.default_rng(2)
+    names = tuple(f"{5 * i:05d}" for i in range(10))
+    with tempfile.TemporaryDirectory() as folder:
+        mask = np.zeros((120, 160), bool)
+        mask[30:60, 40:90] = True
+        gold = {name: masks.encode(np.roll(mask, int(rng.integers(40)), axis=1)) for name in names}
+        videos = [
+            BenchmarkVideo(
+                video_id=f"clip{v}",
+                tier="long",
+                frame_names=names,
+                objects=(BenchmarkObject(object_id="1", category="thing", masks=gold),),
+                expressions=tuple(
+                    Expression(expression_id=f"{v}/{i}", video_id=f"clip{v}", object_id="1", text="a", kind="b", source="")
+                    for i in range(10)
+                ),
+            )
+            for v in range(100)
+        ]
+        write_benchmark(f"{folder}/d", videos)
+        for item in read_items(f"{folder}/d", "long"):
+            write_prediction(f"{folder}/p", "long", item, gold)
+        local = evaluate(f"{folder}/d", "long", f"{folder}/p", f"{folder}/a", EvaluateConfig())["seconds"]
+        shared = evaluate_on_ray(f"{folder}/d", "long", f"{folder}/p", f"{folder}/b", EvaluateConfig())["seconds"]
+    return {"benchmark": "evaluate_overhead", "expressions": 1000, "local_s": local, "ray_s": shared, "added_s": round(shared - local, 2)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--released", metavar="DIR", help="folder of the released code")
     parser.add_argument("--long", action="store_true")
+    parser.add_argument("--overhead", action="store_true")
     parser.add_argument("--expressions", type=int, default=8)
     parser.add_argument("--frames", type=int, default=350)
     parser.add_argument("--dense-frames", type=int, default=40)
     parser.add_argument("--case", choices=CASES, nargs="+", default=list(CASES))
     args = parser.parse_args()
     cv2.setNumThreads(1)
+    if args.overhead:
+        print(json.dumps(overhead(args)))
+        return
     if args.long:
         print(json.dumps(long_split(args)))
         return

@@ -1,6 +1,6 @@
 """What grounding costs: more sentences on one clip, more frames of one clip; and what nano reaches on fresh clips.
 
-    python benchmarks/grounding.py cost [--sentences 7] [--frames 40]
+    python benchmarks/grounding.py cost [--sentences 7] [--frames 40] [--stub 0.8]
     python benchmarks/grounding.py memory [--models grounded-sam2 sa2va videolisa nano] [--frames 300 3000]
     python benchmarks/grounding.py tiers [--clips 20] [--out DIR]
 
@@ -124,6 +124,41 @@ def cost(sentences: int, frames: int) -> dict[str, object]:
     return result
 
 
+def stub(sentences: int, frames: int, encoder_s: float) -> dict[str, object]:
+    """The engine with steps that sleep: the encoder for ``encoder_s`` a frame, the decoder a quarter of it an object, one after another."""
+    import torch
+
+    from egoray.grounding.proposer import DetectorProposer
+    from egoray.grounding.strategy import Strategy
+    from egoray.models.sam2_engine import Sam2Engine
+    from egoray.models.sam2_session import Settings
+    from egoray.models.sam2_weights import write_random_checkpoint
+
+    torch.set_num_threads(1)
+    clip = Rendered(frames)
+    anchors = [int(f) for f in np.random.default_rng(0).choice(frames, sentences, replace=False)]
+    engine = Sam2Engine(write_random_checkpoint(os.path.join(tempfile.mkdtemp(), "narrow.pt")), settings=Settings(fresh_return=True))
+    encode, decode = engine.network.encode, engine.network.decode
+
+    def slow_encode(images: Sequence[Image]):
+        time.sleep(encoder_s * len(images))
+        return encode(images)
+
+    def slow_decode(features, fused, *rest, **more):
+        time.sleep(encoder_s / 4 * len(fused))
+        return decode(features, fused, *rest, **more)
+
+    engine.network.encode, engine.network.decode = slow_encode, slow_decode
+    seconds = {}
+    for num in (1, sentences):
+        strategy = Strategy(name="stub", proposer=DetectorProposer(Fixed(anchors)), tracker=engine)
+        started = time.perf_counter()
+        strategy.ground(clip, [f"thing {n}" for n in range(num)])
+        seconds[num] = round(time.perf_counter() - started, 3)
+    ratio = round(seconds[sentences] / seconds[1], 3)
+    return {"benchmark": "stub", "frames": frames, "encoder_s": encoder_s, "seconds": seconds, "ratio": ratio}
+
+
 def memory(models: Sequence[str], frames: Sequence[int]) -> dict[str, object]:
     result: dict[str, object] = {"benchmark": "memory", "frames": list(frames)}
     for model in models:
@@ -204,6 +239,7 @@ def main() -> None:
     of_cost = commands.add_parser("cost")
     of_cost.add_argument("--sentences", type=int, default=7)
     of_cost.add_argument("--frames", type=int, default=40)
+    of_cost.add_argument("--stub", type=float, help="seconds a frame that a sleeping encoder takes, in place of a real one")
     of_memory = commands.add_parser("memory")
     of_memory.add_argument("--models", nargs="+", default=["grounded-sam2", "sa2va", "videolisa", "nano"])
     of_memory.add_argument("--frames", nargs="+", type=int, default=[300, 3000])
@@ -218,7 +254,8 @@ def main() -> None:
     if args.command == "one":
         print(one(args.model, args.num))
     elif args.command == "cost":
-        print(json.dumps(cost(args.sentences, args.frames)))
+        made = stub(args.sentences, args.frames, args.stub) if args.stub else cost(args.sentences, args.frames)
+        print(json.dumps(made))
     elif args.command == "memory":
         print(json.dumps(memory(args.models, args.frames)))
     else:
