@@ -28,7 +28,7 @@ from egoray.models.grabcut import GrabCut
 from egoray.models.sam2_engine import Sam2Engine
 from egoray.schema import Box
 from egoray.synthetic.world import World, WorldConfig, tight_box
-from egoray.train import trial
+from egoray.train import detector_trial as trial
 
 SEED, CLIP, STRIDE = 31_007, 12, 6
 

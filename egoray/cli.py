@@ -58,7 +58,11 @@ def stage_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Length of each clip.")
 @click.option("--size", default="640x360", show_default=True, metavar="WxH", help="Pixels of a frame.")
 @click.option(
-    "--tier", type=click.Choice(["short", "medium", "long"]), default="medium", show_default=True, help="Split to file them under."
+    "--tier",
+    type=click.Choice(["short", "medium", "long", "train"]),
+    default="medium",
+    show_default=True,
+    help="Split to file them under; train: OUT/truth is a training set.",
 )
 def sample(out: str, videos: int, seed: int, seconds: float, size: str, tier: str) -> None:
     """Render egocentric clips whose truth is exact: OUT/clips, OUT/egotracks.json, OUT/truth."""
@@ -261,6 +265,45 @@ def ground(
     if as_json:
         return click.echo(json.dumps(content))
     return terminal.grounding(content, clip.num_frames, out)
+
+
+@main.command()
+@click.option(
+    "--recipe", required=True, metavar="NAME|FILE", help="A recipe's name (`egoray train --recipe list` shows them), or a YAML file."
+)
+@click.option("--data", multiple=True, metavar="D", help="A training set, recognised by its files. Repeatable: a mix.")
+@click.option("--out", metavar="DIR", help="Folder for checkpoints, curve, pictures and the model; the same command goes on there.")
+@click.option("--local", is_flag=True, help="In this process, without Ray.")
+@stage_options
+def train(recipe: str, data: tuple[str, ...], out: str | None, local: bool, **options: Any) -> None:
+    """Fine-tune a model; elastic on Ray: workers may die, leave and join, the batch stays the same.
+
+    \b
+    egoray sample rooms --tier train --videos 20
+    egoray train --recipe nano-detector --data rooms/truth --out tuned
+    egoray ground kitchen.mp4 "the red mug" --model nano:tuned/model/model.safetensors --out found/
+    """
+    from egoray import terminal
+    from egoray.config import absolute_under_job
+    from egoray.train.forecast import forecast, read_recipe
+    from egoray.train.recipes import RECIPES
+
+    if recipe == "list":
+        return terminal.recipes(RECIPES)
+    if out is None and not options["dry_run"]:
+        raise click.UsageError("Missing option '--out'.")
+    for option, path in (*(("--data", path) for path in data), *((("--out", out),) if out else ())):
+        absolute_under_job(path, option)
+    resolved = read_recipe(recipe, options["config_file"], options["overrides"], data, limit=options["limit"])
+    if options["dry_run"]:
+        return terminal.recipe(resolved, forecast(resolved), options["as_json"])
+    if not options["as_json"]:
+        terminal.recipe(resolved, None, False)
+    from egoray.train.ray_train import train_here, train_on_ray
+
+    with terminal.steps("train") as progress:
+        summary = (train_here if local else train_on_ray)(resolved, out, progress)
+    return terminal.finish(summary, options["as_json"], failures_of=out, max_failures=resolved.max_failures)
 
 
 @main.command()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
@@ -154,26 +155,31 @@ class ExpressConfig(StageConfig):
         return self.model_dump(mode="json", include=pixels | asked)
 
 
-def load(kind: type[Config], path: str | None, overrides: Sequence[str] = (), **given: Any) -> Config:
+def load(
+    kind: type[Config], path: str | None, overrides: Sequence[str] = (), *, defaults: Mapping[str, Any] | None = None, **given: Any
+) -> Config:
     """The stage's settings: defaults, then the YAML file, then ``key=value`` overrides, then the options given (None: not given).
+
+    ``a.b=value`` overrides the entry b of the setting a. ``defaults`` stand where neither file nor overrides say otherwise.
 
     Raises:
         ConfigError: naming the file and the key that is unknown or holds a bad value.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = copy.deepcopy(dict(defaults or {}))
     if path is not None:
         try:
             with open(path, encoding="utf-8") as stream:
-                values = yaml.safe_load(stream) or {}
+                read = yaml.safe_load(stream) or {}
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
-        if not isinstance(values, dict):
+        if not isinstance(read, dict):
             raise ConfigError(f"{path}: expected `key: value` lines")
+        values |= read
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
             raise ConfigError(f"--set {override}: expected key=value")
-        values[key.strip()] = yaml.safe_load(value)
+        _put(values, key.strip().split("."), yaml.safe_load(value), override)
     values |= {key: value for key, value in given.items() if value is not None}
     try:
         return kind.model_validate(values)
@@ -183,6 +189,14 @@ def load(kind: type[Config], path: str | None, overrides: Sequence[str] = (), **
         known = ", ".join(kind.model_fields)
         reason = f"unknown setting; known are {known}" if first["type"] == "extra_forbidden" else first["msg"].lower()
         raise ConfigError(f"{key}: {reason}" + (f" (in {path})" if path else "")) from error
+
+
+def _put(values: dict[str, Any], keys: Sequence[str], value: Any, override: str) -> None:
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override}: {key} has no entries")
+    values[keys[-1]] = value
 
 
 def absolute_under_job(path: str, option: str) -> None:

@@ -16,11 +16,11 @@ from egoray.errors import StageError
 
 
 @contextmanager
-def connected() -> Iterator[dict[str, float]]:
+def connected(dashboard: bool = False) -> Iterator[dict[str, float]]:
     """Ray, initialised for the body; yields the cluster's total resources.
 
     Joins the cluster of ``RAY_ADDRESS`` (which `ray job submit` sets), or a Ray that is initialised already; otherwise
-    starts one on this machine, on loopback, and stops it at the end.
+    starts one on this machine, on loopback, with a dashboard if asked for, and stops it at the end.
 
     Raises:
         StageError: if the cluster cannot be reached.
@@ -31,7 +31,7 @@ def connected() -> Iterator[dict[str, float]]:
     address = os.environ.get("RAY_ADDRESS") or "local"
     local = {}
     if address == "local":
-        local = {"include_dashboard": False}
+        local = {"include_dashboard": dashboard}
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else each actor pool prints an alarming line (ray issue 53727)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)

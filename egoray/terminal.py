@@ -85,6 +85,46 @@ def answers(stage: str) -> Iterator[Callable[[dict[str, Any]], None]]:
         yield update
 
 
+@contextmanager
+def steps(stage: str) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Progress of a training run: loss, rates, workers and the time left; shown as `units` does."""
+
+    def note(state: dict[str, Any]) -> str:
+        loss = "–" if state["loss"] is None else f"{state['loss']:.4g}"
+        left = f", {duration(state['left_s'])} left" if state.get("left_s") else ""
+        memory = f", {state['memory_gb']:.1f} GB" if "memory_gb" in state else ""
+        speed = f"{state['steps_per_s']:.2g} steps/s, {state['samples_per_s']:.1f} samples/s, {state['waiting']:.0%} waiting for data"
+        skipped = f", {state['skipped']:g} unreadable" if state["skipped"] else ""
+        where = f"step {state['step']:g}/{state['steps']}, loss {loss}, lr {state['lr']:.2g}"
+        return f"{where}, {speed}, {state['workers']:g} workers{memory}{skipped}{left}"
+
+    with _notes(stage, note) as update:
+        yield lambda state: update(state | {"done": int(state["step"]), "failed": 0, "total": state["steps"]})
+
+
+def recipes(known: dict[str, dict[str, Any]]) -> None:
+    """Print the recipes and where their figures come from."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    table = Table("recipe", "trains", "on", "figures", box=None, padding=(0, 2, 0, 0))
+    for name, recipe in known.items():
+        sources = "\n".join(f"{what}: {source}" for what, source in recipe["sources"].items())
+        table.add_row(name, recipe["model"] or "the packaged nano-detector", "\n".join(recipe["data"]), Text(sources))
+    console.print(table)
+
+
+def recipe(resolved: Any, plan: dict[str, Any] | None, as_json: bool) -> None:
+    """Print a recipe as it will be run, and what that takes."""
+    if as_json:
+        click.echo(json.dumps({"recipe": resolved.model_dump(mode="json"), "plan": plan}))
+        return
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for key, value in (resolved.model_dump(mode="json", exclude_defaults=True) | (plan or {})).items():
+        if key == "data":
+            value = {name: {k: v for k, v in part.items() if v is not None} for name, part in value.items()}
+        table.add_row(key.replace("_", " "), Text(_show(value)))
+    Console(stderr=True).print(table)
+
+
 def _counts(state: dict[str, Any], what: str) -> str:
     return f"{state['done'] + state['failed']}/{state['total']} {what}, {state['failed']} failed"
 

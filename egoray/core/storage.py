@@ -6,6 +6,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -74,6 +75,16 @@ class Folder:
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Put ``data`` under ``name``, replacing what was there, atomically."""
+        with self.writing(name) as stream:
+            stream.write(data)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Any]:
+        """A binary stream whose content appears under ``name``, replacing what was there, when the body ends without an error.
+
+        Raises:
+            ConfigError: if it cannot be written; what was there stays.
+        """
         path = self._path(name)
         local = isinstance(self._fs, fs.LocalFileSystem)
         target = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if local else path
@@ -81,15 +92,27 @@ class Folder:
             if local:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
             with self._fs.open_output_stream(target) as stream:
-                stream.write(data)
+                yield stream
             if local:
                 os.replace(target, path)
         except OSError as error:
-            if local and os.path.exists(target):
-                os.unlink(target)
             raise ConfigError(
                 f"{self.uri}: cannot be written ({error}); free some space or choose another --out, then run the same command"
             ) from error
+        finally:
+            if local and os.path.exists(target):
+                os.unlink(target)
+
+    def reading(self, name: str) -> Any:
+        """The file as a binary stream that can seek.
+
+        Raises:
+            FormatError: if it is not there.
+        """
+        try:
+            return self._fs.open_input_file(self._path(name))
+        except FileNotFoundError as error:
+            raise FormatError(f"{self.uri}/{name}: not found") from error
 
     def write_json(self, name: str, value: Any) -> None:
         """Write ``value`` as indented JSON with sorted keys (the same value gives the same bytes)."""
@@ -130,6 +153,11 @@ class Folder:
         """Remove the file; nothing happens when it is not there."""
         if self.exists(name):
             self._fs.delete_file(self._path(name))
+
+    def delete_folder(self, name: str) -> None:
+        """Remove the folder and all in it; nothing happens when it is not there."""
+        if self._fs.get_file_info(self._path(name)).type == fs.FileType.Directory:
+            self._fs.delete_dir(self._path(name))
 
     def sweep(self) -> None:
         """Remove the half-written files that a killed process left behind."""

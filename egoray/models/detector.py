@@ -72,13 +72,13 @@ class NanoDetector:
             net.load_state_dict(_read(checkpoint))
         except RuntimeError as error:
             raise ModelError(f"{checkpoint}: not the weights of a nano-detector; train one, or name another file") from error
-        self._net = net.float().to(self._device, memory_format=torch.channels_last).eval()
+        self.net = net.float().to(self._device, memory_format=torch.channels_last).eval()
 
     @classmethod
     def of(cls, net: DetectorNet, device: str = "cpu") -> NanoDetector:
         """A detector around a network that is in memory, as in the trials of training."""
         made = cls.__new__(cls)
-        made.threshold, made._device, made._net = THRESHOLD, torch.device(device), net.eval()
+        made.threshold, made._device, made.net = THRESHOLD, torch.device(device), net.eval()
         return made
 
     @torch.inference_mode()
@@ -109,9 +109,9 @@ class NanoDetector:
         )
         pixels = torch.from_numpy(fed).to(self._device).permute(2, 0, 1)[None].float() / 255
         pixels = F.pad(pixels, (0, 0, 0, -fed.shape[0] % 32), value=0.5).contiguous(memory_format=torch.channels_last)
-        logits, boxes, looks = (part[0].flatten(0, 1) for part in self._net(pixels))
+        logits, boxes, looks = (part[0].flatten(0, 1) for part in self.net(pixels))
         best = logits.topk(min(_CANDIDATES, len(logits))).indices
-        log_p = F.logsigmoid(logits[best])[:, None] + self._net.match(looks[best], self._net.text(tokenize(phrases).to(self._device)))
+        log_p = F.logsigmoid(logits[best])[:, None] + self.net.match(looks[best], self.net.text(tokenize(phrases).to(self._device)))
         kept = boxes[best].cpu().numpy() / [scale, fed.shape[0] / height, scale, fed.shape[0] / height]
         kept = np.stack([kept[:, k].clip(0, (width, height)[k % 2]) for k in range(4)], axis=1)
         return kept.astype(np.float32), log_p.exp().cpu().numpy()

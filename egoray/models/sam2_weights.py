@@ -43,6 +43,11 @@ def load_sam2(name: str, device: str = "cpu", side: int | None = None) -> SAM2Ba
         ModelError: if the file is missing, truncated, a pickle that holds more than tensors (it is refused, not run),
             of another architecture, or if the id cannot be fetched.
     """
+    return load_with_config(name, device, side)[0]
+
+
+def load_with_config(name: str, device: str = "cpu", side: int | None = None) -> tuple[SAM2Base, DictConfig]:
+    """What `load_sam2` gives, and the config that it was built with."""
     path = Path(name)
     if not path.suffix and not path.exists():
         path = _download(name)
@@ -61,7 +66,7 @@ def load_sam2(name: str, device: str = "cpu", side: int | None = None) -> SAM2Ba
         raise ModelError(
             f"{path}: the weights do not fit the network ({reason}); put the config they were trained with beside them"
         ) from error
-    return model.to(device).eval()
+    return model.to(device).eval(), config
 
 
 def write_random_checkpoint(path: str, seed: int = 0) -> str:

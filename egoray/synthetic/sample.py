@@ -23,7 +23,7 @@ from egoray.core import masks
 from egoray.core.storage import Folder
 from egoray.core.video_writer import VideoWriter
 from egoray.errors import ConfigError
-from egoray.formats.egomask import BenchmarkObject, BenchmarkVideo, frame_name, write_benchmark
+from egoray.formats.egomask import BenchmarkObject, BenchmarkVideo, frame_name, write_benchmark, write_train
 from egoray.formats.egotracks import write_tracks
 from egoray.schema import Box, Expression, MaskRLE, ObjectTrack, Tier, VideoInfo
 from egoray.synthetic.expressions import describe
@@ -83,7 +83,7 @@ def write_sample(
         seconds: length of each clip.
         size_hw: (height, width) of a frame, even numbers.
         fps: native frames a second, a multiple of the annotations' 5; fewer are rendered faster.
-        tier: split of the benchmark to file the clips under: short, medium or long.
+        tier: split of the benchmark to file the clips under: short, medium or long; or train, and ``truth/`` is a training set.
         workers: processes that render, a clip each at a time; one for every core by default.
         progress: called with the number of clips done, after each.
 
@@ -111,7 +111,7 @@ def write_sample(
             progress(len(rendered))
     ordered = [rendered[index] for index in range(videos)]
     tracks = [track for clip in ordered for track in clip.tracks]
-    write_benchmark(os.path.join(out, "truth"), [clip.truth for clip in ordered])
+    (write_train if tier == "train" else write_benchmark)(os.path.join(out, "truth"), [clip.truth for clip in ordered])
     write_tracks(os.path.join(out, "egotracks.json"), [clip.video for clip in ordered], tracks, seed=seed)
     wall_s = time.perf_counter() - start
     frames = config.num_frames * videos
@@ -141,7 +141,8 @@ def _render(clip: _Clip) -> _Rendered:
     """Write the clip's video and images, and return its annotations."""
     config, world = clip.config, World(clip.config, (clip.seed % 2**64, clip.index))
     path = os.path.join(clip.out, "clips", f"{clip.uid}.mp4")
-    images = Folder(os.path.join(clip.out, "truth", "JPEGImages", "egotracks", clip.uid))
+    images_dir = ("train", "JPEGImages") if clip.tier == "train" else ("JPEGImages", "egotracks")
+    images = Folder(os.path.join(clip.out, "truth", *images_dir, clip.uid))
     for stale in (images.uri, os.path.join(clip.out, "truth", "annotations", clip.uid)):
         shutil.rmtree(stale, ignore_errors=True)
     boxes: dict[str, dict[int, Box]] = {o.object_id: {} for o in world.objects}

@@ -54,3 +54,15 @@ def sentence_loss(log_p: Tensor, truth: Tensor, known: Tensor) -> Tensor:
     yes = -log_p * (truth & known)
     no = -torch.log1p(-log_p.exp()) * p * (~truth & known)
     return (yes.sum() + no.sum()) / (truth & known).sum().clamp(min=1)
+
+
+def focal(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """(N,) mean over pixels of the sigmoid focal loss of (N, H, W) masks.
+
+    Source: Lin et al., Focal Loss for Dense Object Detection (ICCV 2017), with SAM 2's alpha and gamma.
+    """
+    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    p = torch.sigmoid(logits)
+    wrong = p * (1 - target) + (1 - p) * target
+    weight = alpha * target + (1 - alpha) * (1 - target)
+    return (weight * wrong**gamma * loss).flatten(1).mean(1)

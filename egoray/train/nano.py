@@ -32,7 +32,7 @@ def nano(folder: Path, only: str | None, device: str, minutes: float, workers: i
 
     On a machine with one large GPU and 16 cores: --device cuda --minutes 22 --workers 14 --shards 600
     """
-    from egoray.train.recipes import RECIPES
+    from egoray.train.nano_recipes import RECIPES
 
     context = multiprocessing.get_context("spawn")
     pictures = folder / "pictures"
@@ -91,8 +91,8 @@ def _train(name: str, folder: Path, device: str, minutes: float, loaders: int, s
     import cv2
     import torch
 
-    from egoray.train.loop import Loop
-    from egoray.train.recipes import RECIPES, Setting
+    from egoray.train.clock import Loop
+    from egoray.train.nano_recipes import RECIPES, Setting
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -27,8 +26,7 @@ from egoray.models.sam2_weights import build_network
 from egoray.train.losses import balanced_bce, dice
 from egoray.train.pictures import CLIP_FRAMES, Shard, Shards
 from egoray.train.queries import COLOUR_NAMES, NOUNS
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from egoray.train.rollout import Prompted, Seen, encode, follow, resize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,29 +61,12 @@ CURRICULUM = (
 )
 
 
-@dataclass(slots=True)
-class Clips:
-    """A batch: B clips of T frames, N targets in all.
+@dataclass(slots=True, kw_only=True)
+class Clips(Prompted):
+    """A batch, with what its pixels show: ``nouns`` and ``colours`` are (B, T, S/4, S/4) int64, 0 for nothing."""
 
-    Attributes:
-        pixels: (B, T, 3, S, S) uint8.
-        clip: (N,) int64, the clip of each target.
-        masks: (N, T, S, S) uint8, 1 where the target shows.
-        nouns, colours: (B, T, S/4, S/4) int64 of what shows there, 0 for nothing.
-        prompts: (N, 2, 2) float32 xy points on the first frame, and (N, 2) int32 ``labels``: a box's corners are 2 and 3, a click 1 and -1.
-        by_mask: the first frame's mask is given instead of the prompts.
-        forced: see `Stage`.
-    """
-
-    pixels: Tensor
-    clip: Tensor
-    masks: Tensor
     nouns: Tensor
     colours: Tensor
-    prompts: Tensor
-    labels: Tensor
-    by_mask: bool
-    forced: float
 
 
 class ClipMaker:
@@ -118,11 +99,11 @@ class ClipMaker:
             cut = cut_clip(shard, range(first, first + stage.frames), stage.size, stage.things, stage.zoom, rng)
             if cut is not None:
                 made.append(cut)
-        points, labels = zip(*(_prompts(cut.masks[:, 0], rng, clicks=0.25) for cut in made), strict=True)
+        points, labels = zip(*(draw_prompts(cut.masks[:, 0], rng, clicks=0.25) for cut in made), strict=True)
         return Clips(
-            *_stacked(made),
-            torch.from_numpy(np.concatenate(points)),
-            torch.from_numpy(np.concatenate(labels)),
+            **_stacked(made),
+            prompts=torch.from_numpy(np.concatenate(points)),
+            labels=torch.from_numpy(np.concatenate(labels)),
             by_mask=stage.frames > 1 and rng.random() < 0.2,
             forced=stage.forced,
         )
@@ -170,16 +151,21 @@ def cut_clip(
     return Cut(pixels, masks, names[coarse], colours[coarse])
 
 
-def _stacked(made: Sequence[Cut]) -> tuple[Tensor, ...]:
+def _stacked(made: Sequence[Cut]) -> dict[str, Tensor]:
+    """The parts of `Clips` that the cuts hold."""
     clip = np.concatenate([np.full(len(cut.masks), k) for k, cut in enumerate(made)])
-    pixels = torch.from_numpy(np.stack([cut.pixels for cut in made])).permute(0, 1, 4, 2, 3)
-    masks = torch.from_numpy(np.concatenate([cut.masks for cut in made]))
     nouns, colours = (torch.from_numpy(np.stack([getattr(cut, name) for cut in made])) for name in ("nouns", "colours"))
-    return pixels, torch.from_numpy(clip), masks, nouns, colours
+    return {
+        "pixels": torch.from_numpy(np.stack([cut.pixels for cut in made])).permute(0, 1, 4, 2, 3),
+        "clip": torch.from_numpy(clip),
+        "masks": torch.from_numpy(np.concatenate([cut.masks for cut in made])),
+        "nouns": nouns,
+        "colours": colours,
+    }
 
 
-def _prompts(masks: NDArray[np.uint8], rng: np.random.Generator, clicks: float) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """A box, its sides a little off, or a click inside, for each (N, S, S) mask."""
+def draw_prompts(masks: NDArray[np.uint8], rng: np.random.Generator, clicks: float) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Points and labels of `Prompted` for each (N, S, S) mask: a box, its sides a little off, or, with chance ``clicks``, a click."""
     points, labels = [], []
     for mask in masks:
         x, y, width, height = cv2.boundingRect(mask)
@@ -207,90 +193,12 @@ class TrackerNet(nn.Module):
         self.names = nn.Conv2d(width, len(NOUNS) + len(COLOUR_NAMES) + 2, 1)
         self.covers = nn.Conv2d(width, 1, 1)
 
-    def resize(self, size: int) -> None:
-        """Take frames of this many pixels a side; the weights fit any multiple of 32."""
-        sam2 = self.sam2
-        top = size // 16
-        sam2.image_size, sam2.sam_image_embedding_size = size, top
-        encoder = sam2.sam_prompt_encoder
-        encoder.image_embedding_size, encoder.input_image_size, encoder.mask_input_size = (top, top), (size, size), (4 * top, 4 * top)
-
-
-@dataclass(slots=True)
-class Seen:
-    """What the network says of one frame of a rollout, N targets.
-
-    Attributes:
-        logits: (N, S/4, S/4) mask logits.
-        score: (N,) logit that the target shows.
-        iou: (N,) how good the network thinks the mask is.
-        covers: (N, S/16, S/16) logits of the cells it covers; None on a prompted frame.
-    """
-
-    logits: Tensor
-    score: Tensor
-    iou: Tensor
-    covers: Tensor | None
-
 
 def roll(net: TrackerNet, batch: Clips, device: str) -> tuple[list[Seen], Tensor]:
-    """Follow the batch's targets from their prompts; also the (B * T, 128, S/4, S/4) finest features.
-
-    A memory holds the true mask with the batch's ``forced`` chance, and with chance 0 everything is as at inference.
-    """
-    sam2 = net.sam2
-    num_frames = batch.pixels.shape[1]
-    size = batch.pixels.shape[-1]
-    net.resize(size)
-    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD))
-    pixels = (batch.pixels.to(device).flatten(0, 1).float() / 255 - mean) / std
-    encoded = sam2.image_encoder(pixels)
-    finest = encoded["backbone_fpn"][0]
-    encoded["backbone_fpn"][0] = sam2.sam_mask_decoder.conv_s0(finest)
-    encoded["backbone_fpn"][1] = sam2.sam_mask_decoder.conv_s1(encoded["backbone_fpn"][1])
-    feats, places, sizes = sam2._prepare_backbone_features(encoded)[1:]
-    masks = batch.masks.to(device)
-    points = {"point_coords": batch.prompts.to(device), "point_labels": batch.labels.to(device)}
-    raw: dict[str, Any] = {}
-    hook = sam2.sam_mask_decoder.register_forward_hook(
-        lambda _, __, out: raw.update(zip(("masks", "ious", "tokens", "score"), out, strict=True))
-    )
-    seen, kept = [], {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
-    try:
-        for t in range(num_frames):
-            rows = batch.clip.to(device) * num_frames + t
-            mine, where = [f[:, rows] for f in feats], [p[:, rows] for p in places]
-            first = t == 0
-            given = masks[:, :1].float() if first and batch.by_mask else None
-            _, outputs, _, fused = sam2._track_step(
-                t, first, mine, where, sizes, points if first and given is None else None, given, kept, max(num_frames, 7), False, None
-            )
-            truly = masks[:, t].flatten(1).any(1).bool()
-            force = torch.full_like(truly, bool(torch.rand(()) < batch.forced))
-            high, pointer, score = _remembered(sam2, outputs, raw, masks[:, t], truly, force)
-            if given is None:
-                logits = raw["masks"][:, 0].float()
-                covers = None if first else net.covers(fused)[:, 0].float()
-                seen.append(Seen(logits, raw["score"][:, 0].float(), raw["ious"][:, 0].float(), covers))
-            if t + 1 < num_frames:
-                features, places_of = sam2._encode_new_memory(mine, sizes, high, score, first)
-                memory = {"maskmem_features": features, "maskmem_pos_enc": places_of, "obj_ptr": pointer}
-                kept["cond_frame_outputs" if first else "non_cond_frame_outputs"][t] = memory
-    finally:
-        hook.remove()
-    return seen, finest
-
-
-def _remembered(
-    sam2: nn.Module, outputs: tuple, raw: dict[str, Any], mask: Tensor, truly: Tensor, force: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The (N, 1, S, S) mask logits, (N, C) pointer and (N, 1) score that go into the memory: the network's own, or the truth."""
-    high, pointer, score = outputs[4].float(), outputs[5], outputs[6]
-    told = truly[:, None].to(pointer.dtype)
-    known = sam2.obj_ptr_proj(raw["tokens"][:, 0]) * told + sam2.no_obj_ptr * (1 - told)
-    high = torch.where(force[:, None, None, None], 20 * mask[:, None].float() - 10, high)
-    pointer = torch.where(force[:, None], known, pointer)
-    return high, pointer, torch.where(force[:, None], 20 * told.to(score.dtype) - 10, score)
+    """Follow the batch's targets from their prompts; also the (B * T, 128, S/4, S/4) finest features. See `follow`."""
+    resize(net.sam2, batch.pixels.shape[-1])
+    encoded = encode(net.sam2, batch.pixels.to(device))
+    return follow(net.sam2, encoded, batch, device), encoded["finest"]
 
 
 class TrackerTask:
@@ -335,16 +243,17 @@ class TrackerTask:
         first = truth.shape[1] - len(seen)
         for t, one in enumerate(seen, start=first):
             aim = F.avg_pool2d(truth[:, t], 2)
-            logits = F.interpolate(one.logits[:, None], size=(size // 2, size // 2), mode="bilinear", align_corners=False)[:, 0]
+            logits = F.interpolate(one.logits[:, :1], size=(size // 2, size // 2), mode="bilinear", align_corners=False)[:, 0]
             shows = (truth[:, t].flatten(1).sum(1) > 0).float()
             count = shows.sum().clamp(min=1)
             sums["mask"].append(((balanced_bce(logits, aim) + dice(logits, aim)) * shows).sum() / count)
             sums["shows"].append(F.binary_cross_entropy_with_logits(one.score, shows))
             overlap = _iou(logits.detach() > 0, aim > 0.5)
-            total = total + 0.1 * ((one.iou - overlap) ** 2 * shows).sum() / count / len(seen)
-            if one.covers is not None:
+            total = total + 0.1 * ((one.iou[:, 0] - overlap) ** 2 * shows).sum() / count / len(seen)
+            if t > 0:
                 cells = F.avg_pool2d(truth[:, t], 16)
-                sums["covers"].append((balanced_bce(one.covers, cells) * shows).sum() / count)
+                covers = self.net.covers(one.fused)[:, 0].float()
+                sums["covers"].append((balanced_bce(covers, cells) * shows).sum() / count)
             figures[f"iou_{'first' if t == 0 else 'next'}"] = float((overlap * shows).sum() / count)
         for name, weight in (("mask", 1.0), ("shows", 0.2), ("covers", 0.5)):
             if sums[name]:
@@ -381,11 +290,11 @@ def trial(net: TrackerNet, shards: Shards, device: str, size: int = 128, num: in
         cut = cut_clip(shard, range(start, start + frames), size, 4, (1.0, 1.0), rng)
         if cut is None:
             continue
-        points, labels = _prompts(cut.masks[:, 0], rng, clicks=0.0)
-        batch = Clips(*_stacked([cut]), torch.from_numpy(points), torch.from_numpy(labels), by_mask=False, forced=0.0)
+        points, labels = draw_prompts(cut.masks[:, 0], rng, clicks=0.0)
+        batch = Clips(**_stacked([cut]), prompts=torch.from_numpy(points), labels=torch.from_numpy(labels), by_mask=False, forced=0.0)
         for t, one in enumerate(roll(net.eval(), batch, device)[0]):
             truth = batch.masks[:, t].to(device)
-            logits = F.interpolate(one.logits[:, None], size=truth.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+            logits = F.interpolate(one.logits[:, :1], size=truth.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
             found = (logits > 0) & (one.score > 0)[:, None, None]
             overlap = _iou(found, truth.bool())
             (rest if t else first).extend(overlap[truth.flatten(1).any(1).bool()].tolist())

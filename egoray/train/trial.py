@@ -1,177 +1,120 @@
-"""What the nano-detector is measured by: precision where the thing asked for is visible, false alarms where it is not."""
+"""A trial of a model in training: a benchmark's sentences answered by it, scored by IoU_gold_pred and the rest, and drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import fsum
 
+import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from egoray.models.base import Detection, Image, TextDetector
-from egoray.schema import Box
-from egoray.synthetic.expressions import describe
-from egoray.synthetic.objects import COLOURS, MATERIALS, WORDS, Attributes
-from egoray.synthetic.shapes import SHAPES
-from egoray.train.pictures import CLIP_FRAMES, Shards
+from egoray.core.clip import ImageClip
+from egoray.core.masks import bounding_box, decode, encode
+from egoray.core.video import Image, read_image
+from egoray.errors import ConfigError, FormatError
+from egoray.evaluate.expression import score_expression
+from egoray.formats.egomask import images_dir, read_gold, read_items
+from egoray.models.base import Grounder, Prompt, TrackRequest, VideoTracker
+from egoray.schema import GroundingItem, MaskRLE
 
-NEVER_PRESENT = (
-    "banana",
-    "laptop",
-    "shoe",
-    "camera",
-    "hat",
-    "flower pot",
-    "toothbrush",
-    "guitar",
-    "toaster",
-    "watch",
-    "ball",
-    "teddy bear",
-)
-"""Nouns of nothing in any world, and none that training asks for."""
-
-KINDS = ("visible", "elsewhere", "look-alike", "never")
+SHOWN = ("IoU_gold_pred", "IoU_gold", "IoU_all", "T_recall", "F")
+_TRUE, _FOUND = (0, 158, 115), (230, 159, 0)
+_TILE_PX = 320
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """A sentence about a frame: ``box`` is the answer, None where nothing in the frame is meant; ``kind`` is one of `KINDS`.
+def trial_items(root: str, split: str, clips: int) -> list[list[GroundingItem]]:
+    """The questions of the first clips of a split, clip by clip.
 
-    "elsewhere": the thing is in the room, but not in view. "look-alike": a thing in view but for one attribute. "never": no world has it.
+    Raises:
+        ConfigError: if there is none.
     """
+    by_video: dict[str, list[GroundingItem]] = {}
+    for item in read_items(root, split):
+        by_video.setdefault(item.video_id, []).append(item)
+    if not by_video:
+        raise ConfigError(f"trial: {root} has no {split} clip; set trial_split, or give another folder")
+    return list(by_video.values())[:clips]
 
-    text: str
-    kind: str
-    box: Box | None
+
+Gold = Mapping[str, MaskRLE]
+Answer = Callable[[ImageClip, Sequence[GroundingItem], Sequence[Gold]], list[Mapping[int, MaskRLE]]]
+"""A clip, questions about it and their true masks by frame name → the masks found for each, by frame number."""
 
 
-def questions(
-    things: Sequence[Attributes], boxes: NDArray, rng: np.random.Generator, most: int = 3, visible: NDArray[np.bool_] | None = None
-) -> list[Question]:
-    """At most ``most`` of each kind about a frame of a world of T ``things``.
+def by_sentence(model: Grounder) -> Answer:
+    """The model is told the sentences alone."""
 
-    Args:
-        things: all of the world.
-        boxes: (T, 4) of the things that may be asked for where they show; zeros for the others.
-        rng: what to ask.
-        most: of each kind.
-        visible: (T,) what shows, where that is more than what has a box.
+    def answer(clip: ImageClip, items: Sequence[GroundingItem], gold: Sequence[Gold]) -> list[Mapping[int, MaskRLE]]:
+        return [found.masks for found in model.ground(clip, [item.text for item in items])]
+
+    return answer
+
+
+def by_box(model: VideoTracker) -> Answer:
+    """The tracker is told the true box in the first frame that the object shows in."""
+
+    def answer(clip: ImageClip, items: Sequence[GroundingItem], gold: Sequence[Gold]) -> list[Mapping[int, MaskRLE]]:
+        requests = []
+        for number, (item, masks) in enumerate(zip(items, gold, strict=True)):
+            first = next((frame for frame, name in enumerate(item.frame_names) if name in masks), None)
+            if first is not None:
+                box = bounding_box(masks[item.frame_names[first]])
+                prompt = {first: Prompt(box=box)}
+                requests.append(TrackRequest(key=str(number), start=first, stop=clip.num_frames, prompts=prompt, boxes={first: box}))
+        found: list[dict[int, MaskRLE]] = [{} for _ in items]
+        for frame, tracked in model.track(clip.frames(), requests):
+            for key, one in tracked.items():
+                if (mask := one.mask).any():
+                    found[int(key)][frame] = encode(mask)
+        return list(found)
+
+    return answer
+
+
+def try_on(answer: Answer, root: str, clips: Iterable[list[GroundingItem]]) -> tuple[dict[str, float], bytes]:
+    """Mean figures over expressions, by the rules of `egoray evaluate`, and a JPEG with a row an expression: truth green, answer orange.
+
+    Raises:
+        FormatError: if an image or a mask cannot be read.
     """
-    seen = [k for k in range(len(things)) if boxes[k, 2] > boxes[k, 0]]
-    shown = seen if visible is None else np.flatnonzero(visible).tolist()
-    hidden = [k for k in range(len(things)) if k not in shown]
-    asked = []
-
-    def sentence(k: int) -> str:
-        others = [other for j, other in enumerate(things) if j != k]
-        return describe(things[k], others, rng)[int(rng.integers(2))]
-
-    for k in rng.permutation(seen)[:most]:
-        asked.append(Question(text=sentence(int(k)), kind="visible", box=tuple(map(float, boxes[k]))))
-    in_view = [things[k] for k in shown]
-    for k in rng.permutation(hidden)[:most]:
-        if not any(other.looks() == things[k].looks() for other in in_view):
-            asked.append(Question(text=sentence(int(k)), kind="elsewhere", box=None))
-    for k in rng.permutation(seen)[:most]:
-        near = _changed(things[k], rng)
-        if not any(_alike(other, near) for other in in_view):
-            asked.append(Question(text=describe(near, (), rng)[1], kind="look-alike", box=None))
-    for noun in rng.choice(NEVER_PRESENT, most, replace=False):
-        asked.append(Question(text=f"the {rng.choice(list(COLOURS))} {noun}", kind="never", box=None))
-    return asked
-
-
-def _changed(thing: Attributes, rng: np.random.Generator) -> Attributes:
-    """The thing with another noun, colour, material or print."""
-    fits = [n for n in SHAPES if bool(SHAPES[n].label) == bool(SHAPES[thing.noun].label)]
-    options = {"noun": fits, "colour": list(COLOURS), "material": list(MATERIALS)}
-    if SHAPES[thing.noun].label:
-        options["text"] = ["", *WORDS]
-    facet = str(rng.choice(list(options)))
-    return replace(thing, **{facet: str(rng.choice([v for v in options[facet] if v != getattr(thing, facet)]))})
-
-
-def _alike(thing: Attributes, asked: Attributes) -> bool:
-    """Whether the full sentence about ``asked`` is true of the thing."""
-    return thing.looks() == asked.looks()
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A question, what was detected, and the size of the thing asked for (share of the frame's width times height; 0 for none)."""
-
-    question: Question
-    found: list[Detection]
-    area: float
-
-
-def ask(detector: TextDetector, frames: Iterable[tuple[Image, Sequence[Question]]]) -> Iterator[Answered]:
-    """Put the questions to the detector, frame by frame."""
-    for image, asked in frames:
-        for question, found in zip(asked, detector.detect([image], [q.text for q in asked])[0], strict=True):
-            box = question.box or (0.0, 0.0, 0.0, 0.0)
-            yield Answered(question, found, (box[2] - box[0]) * (box[3] - box[1]) / (image.shape[0] * image.shape[1]))
-
-
-def average_precision(answered: Sequence[Answered], iou: float = 0.5) -> float:
-    """Area under the precision-recall curve (every point) of all detections of the visible questions; each has one true box.
-
-    0.0 when nothing was asked.
-    """
-    asked = [a for a in answered if a.question.box is not None]
-    rows = []
-    for a in asked:
-        hit = False
-        for detection in a.found:
-            right = not hit and _iou(detection.box, a.question.box) >= iou
-            hit |= right
-            rows.append((detection.score, right))
+    rows: list[dict[str, float]] = []
+    tiles: list[Image] = []
+    for items in clips:
+        folder = images_dir(root, items[0])
+        paths = [os.path.join(folder, f"{name}.jpg") for name in items[0].frame_names]
+        golds = [read_gold(root, item) for item in items]
+        for item, gold, found in zip(items, golds, answer(ImageClip(paths), items, golds), strict=True):
+            predicted = {item.frame_names[frame]: rle for frame, rle in found.items()}
+            rows.append(score_expression(item.frame_names, gold, predicted))
+            if len(tiles) < 8:
+                tiles.append(_row(item, paths, gold, predicted))
     if not rows:
-        return 0.0
-    rows.sort(key=lambda row: -row[0])
-    right = np.array([row[1] for row in rows])
-    recall, precision = right.cumsum() / len(asked), right.cumsum() / np.arange(1, len(right) + 1)
-    highest = np.maximum.accumulate(precision[::-1])[::-1]
-    return float((np.diff(recall, prepend=0) * highest).sum())
+        raise FormatError(f"{root}: no expression to try")
+    figures = {}
+    for name in SHOWN:
+        values = [row[name] for row in rows if row[name] is not None]
+        figures[name] = fsum(values) / len(values) if values else 0.0
+    ok, data = cv2.imencode(".jpg", cv2.cvtColor(np.concatenate(tiles), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+    assert ok
+    return figures, data.tobytes()
 
 
-def false_alarms(answered: Sequence[Answered], threshold: float, kinds: Sequence[str] = KINDS[1:]) -> float:
-    """Share of the questions of these kinds, to which nothing is the answer, that get one at the threshold."""
-    tops = [_top(a) for a in answered if a.question.kind in kinds]
-    return float(np.mean([top >= threshold for top in tops])) if tops else 0.0
-
-
-def found_at(answered: Sequence[Answered], threshold: float, iou: float = 0.5) -> float:
-    """Share of the visible questions whose best detection is at or above the threshold and lies on the thing."""
-    hits = [bool(a.found) and _top(a) >= threshold and _iou(a.found[0].box, a.question.box) >= iou for a in answered if a.question.box]
-    return float(np.mean(hits)) if hits else 0.0
-
-
-def threshold_for(answered: Sequence[Answered], alarms: float, kinds: Sequence[str] = KINDS[1:]) -> float:
-    """The lowest threshold at which at most this share of the questions without an answer raises a false alarm."""
-    tops = np.sort([_top(a) for a in answered if a.question.kind in kinds])
-    return float(np.nextafter(tops[len(tops) - 1 - int(alarms * len(tops))], 1.0)) if len(tops) else 0.0
-
-
-def _top(answered: Answered) -> float:
-    return answered.found[0].score if answered.found else 0.0
-
-
-def _iou(a: Box, b: Box | None) -> float:
-    if b is None:
-        return 0.0
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    inter = max(0.0, width) * max(0.0, height)
-    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
-    return inter / (areas - inter) if areas > inter else 0.0
-
-
-def shard_frames(shards: Shards, num: int, seed: int) -> Iterator[tuple[Image, list[Question]]]:
-    """Frames of the shards with their questions, one frame a clip."""
-    rng = np.random.default_rng(seed)
-    for _ in range(num):
-        shard = shards.draw(rng)
-        frame = CLIP_FRAMES * int(rng.integers(shard.num_frames // CLIP_FRAMES)) + int(rng.integers(CLIP_FRAMES))
-        truth = shard.truth(frame)
-        yield shard.picture(frame), questions(shard.things[truth.world], truth.boxes, rng)
+def _row(item: GroundingItem, paths: list[str], gold: Gold, predicted: Gold) -> Image:
+    """Three frames of an expression's clip, those with the object first, under its text."""
+    order = sorted(range(len(paths)), key=lambda frame: (item.frame_names[frame] not in gold, frame))
+    shown = sorted(order[:: max(1, len(gold) // 3)][:3]) if len(gold) >= 3 else sorted(order[:3])
+    tiles = []
+    for frame in shown:
+        image = read_image(paths[frame])
+        for masks, colour in ((gold, _TRUE), (predicted, _FOUND)):
+            if rle := masks.get(item.frame_names[frame]):
+                outline, _ = cv2.findContours(decode(rle).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+                image = cv2.drawContours(np.ascontiguousarray(image), outline, -1, colour, max(2, image.shape[1] // 300))
+        tiles.append(cv2.resize(image, (_TILE_PX, round(_TILE_PX * image.shape[0] / image.shape[1])), interpolation=cv2.INTER_AREA))
+    while len(tiles) < 3:
+        tiles.append(np.zeros_like(tiles[0]))
+    title = np.full((24, 3 * _TILE_PX, 3), 255, np.uint8)
+    text = item.text.encode("ascii", "replace").decode()[:110]
+    title = cv2.putText(title, text, (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([title, np.concatenate(tiles, axis=1)])

@@ -10,7 +10,7 @@ from egoray.errors import ModelError
 from egoray.models.detector import NanoDetector, _distinct, _overlaps, _related, parse
 from egoray.models.nano.detector_net import MAX_WORDS, DetectorNet, tokenize
 from egoray.synthetic.world import World, WorldConfig, tight_box
-from egoray.train import trial
+from egoray.train import detector_trial as trial
 
 
 @pytest.fixture(scope="module")

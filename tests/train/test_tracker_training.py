@@ -1,5 +1,6 @@
 """Tracker training: the rollout is what the engine does at inference, truth is forced where asked, and a step lowers the loss."""
 
+from dataclasses import replace
 from importlib import resources
 
 import numpy as np
@@ -70,13 +71,13 @@ def test_without_forced_truth_the_rollout_is_the_engines(tmp_path):
     rng = np.random.default_rng(0)
     frames = [np.roll(rng.integers(0, 255, (256, 256, 3), dtype=np.uint8), 3 * i, 0) for i in range(5)]
     batch = Clips(
-        torch.from_numpy(np.stack(frames))[None].permute(0, 1, 4, 2, 3),
-        torch.tensor([0]),
-        torch.zeros(1, 5, 256, 256, dtype=torch.uint8),
-        torch.zeros(1, 5, 64, 64, dtype=torch.int64),
-        torch.zeros(1, 5, 64, 64, dtype=torch.int64),
-        torch.tensor([[[60.0, 40.0], [140.0, 120.0]]]),
-        torch.tensor([[2, 3]], dtype=torch.int32),
+        pixels=torch.from_numpy(np.stack(frames))[None].permute(0, 1, 4, 2, 3),
+        clip=torch.tensor([0]),
+        masks=torch.zeros(1, 5, 256, 256, dtype=torch.uint8),
+        nouns=torch.zeros(1, 5, 64, 64, dtype=torch.int64),
+        colours=torch.zeros(1, 5, 64, 64, dtype=torch.int64),
+        prompts=torch.tensor([[[60.0, 40.0], [140.0, 120.0]]]),
+        labels=torch.tensor([[2, 3]], dtype=torch.int32),
         by_mask=False,
         forced=0.0,
     )
@@ -85,7 +86,7 @@ def test_without_forced_truth_the_rollout_is_the_engines(tmp_path):
     request = TrackRequest(key="a", start=0, stop=len(frames), prompts={0: Prompt(box=(60, 40, 140, 120))}, boxes={})
     engine = dict(Sam2Engine(checkpoint).track(enumerate(frames), [request]))
     for t, one in enumerate(seen):
-        logits = F.interpolate(one.logits[:, None], size=(256, 256), mode="bilinear", align_corners=False)[0, 0]
+        logits = F.interpolate(one.logits[:, :1], size=(256, 256), mode="bilinear", align_corners=False)[0, 0]
         assert ((logits > 0).numpy() != engine[t]["a"].mask).mean() < 1e-3, t
         assert torch.sigmoid(one.score).item() == pytest.approx(engine[t]["a"].score, abs=1e-3)
 
@@ -96,10 +97,7 @@ def test_forced_truth_changes_what_follows(batch):
     told = torch.zeros_like(batch.masks)
     told[:, 0] = 1
     with torch.inference_mode():
-        one, other = (
-            roll(net, Clips(batch.pixels, batch.clip, masks, *rest(batch), by_mask=False, forced=1.0), "cpu")[0]
-            for masks in (batch.masks, told)
-        )
+        one, other = (roll(net, replace(batch, masks=masks, by_mask=False, forced=1.0), "cpu")[0] for masks in (batch.masks, told))
     torch.testing.assert_close(one[0].logits, other[0].logits)
     assert (one[1].logits - other[1].logits).abs().max() > 1e-4
 
@@ -114,21 +112,15 @@ def test_masks_are_the_same_in_training_and_after(batch):
 
 
 def first_frame(batch):
-    nouns, colours, prompts, labels = rest(batch)
-    return Clips(
-        batch.pixels[:, :1], batch.clip, batch.masks[:, :1], nouns[:, :1], colours[:, :1], prompts, labels, by_mask=False, forced=1.0
-    )
-
-
-def rest(batch):
-    return batch.nouns, batch.colours, batch.prompts, batch.labels
+    parts = {name: getattr(batch, name)[:, :1] for name in ("pixels", "masks", "nouns", "colours")}
+    return replace(batch, **parts, by_mask=False, forced=1.0)
 
 
 @pytest.mark.parametrize("by_mask", [False, True])
 def test_every_weight_of_the_path_learns(batch, by_mask):
     torch.manual_seed(0)
     task = TrackerTask(TrackerNet(), None, None, "cpu")
-    loss, figures = task.loss(Clips(batch.pixels, batch.clip, batch.masks, *rest(batch), by_mask=by_mask, forced=1.0))
+    loss, figures = task.loss(replace(batch, by_mask=by_mask, forced=1.0))
     loss.backward()
     assert ("iou_first" in figures) is not by_mask
     learned = {name.split(".")[1] for name, p in task.net.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}

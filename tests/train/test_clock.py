@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from egoray.errors import ModelError
-from egoray.train.loop import Loop, LoopConfig
+from egoray.train.clock import Loop, LoopConfig
 
 
 class One:
@@ -69,7 +69,7 @@ def test_a_run_that_is_over_is_not_run_again_and_a_longer_one_goes_on(tmp_path):
 def test_time_while_stopped_does_not_count(tmp_path, monkeypatch):
     loop = Loop(One(), config(300), tmp_path)
     clock = iter([0.0, 1.0, 5000.0, 5001.0, 1e9])
-    monkeypatch.setattr("egoray.train.loop.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("egoray.train.clock.time.monotonic", lambda: next(clock))
     steps = []
     train = loop._train
     loop._train = lambda batch: (steps.append(1), loop._stop() if len(steps) == 3 else None, train(batch))[2]
@@ -87,7 +87,7 @@ def test_sigterm_saves_and_ends_well(tmp_path):
     code = f"""
 import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})
 from pathlib import Path
-from test_loop import Loop, One, config
+from test_clock import Loop, One, config
 Loop(One(), config(60), Path({str(tmp_path)!r})).run()
 """
     process = subprocess.Popen([sys.executable, "-c", code])

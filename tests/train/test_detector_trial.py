@@ -5,7 +5,7 @@ import pytest
 
 from egoray.models.base import Detection
 from egoray.synthetic.objects import Attributes
-from egoray.train.trial import Answered, Question, average_precision, false_alarms, found_at, questions, threshold_for
+from egoray.train.detector_trial import Answered, Question, average_precision, false_alarms, found_at, questions, threshold_for
 
 THINGS = [
     Attributes(noun="mug", colour="red", material="plain", text="TEA", scale=1.0),
