@@ -62,7 +62,12 @@ class Checkpoints:
             ConfigError: if it cannot be written; the earlier ones stay as they are.
         """
         with self._folder.writing(f"{mark.name}/state.pt") as stream:
-            torch.save(state, stream)
+            try:
+                torch.save(state, stream)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # the stream failed, and then torch could not end its file
+                    raise error.__context__ from None
+                raise
         row = {"step": mark.step, "recipe": mark.recipe, "figures": mark.figures, "skipped": mark.skipped}
         self._folder.write_bytes(f"{mark.name}/checkpoint.json", json.dumps(row).encode())
         best, marks = self.best(), self.marks()

@@ -123,7 +123,7 @@ class DetectorTuningTask:
         flat, boxes, looks = logits.flatten(), boxes.flatten(0, 2), looks.flatten(0, 2)
         places = flat.detach().topk(min(options.candidates, len(flat))).indices
         figures: dict[str, float] = {}
-        total = 0.0 * flat.sum()
+        total = 0.0 * (flat.sum() + boxes.sum() + net.match(looks[:1], sentences).sum())
         if sample.box is not None:
             aim = sample.box.to(device)[None]
             cells = middles(sample.box[None], torch.zeros(1, dtype=torch.int64), tuple(logits.shape))[0].to(device)

@@ -253,7 +253,10 @@ class Loop:
         figures = {name: sum(each) / len(each) for name, each in values.items()}
         if not count:
             return figures | {"loss": math.nan, "lr": rate, "grad_norm": 0.0}
-        if not self._sharded:
+        loss = sum(one.loss for one in heard) / count
+        if self._sharded:
+            count /= self.world.size  # FSDP has taken the mean over processes
+        else:
             self.world.sum_gradients(self._trained)
         for parameter in self._trained:
             if parameter.grad is not None:
@@ -267,7 +270,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        return figures | {"loss": sum(one.loss for one in heard) / count, "lr": rate, "grad_norm": norm}
+        return figures | {"loss": loss, "lr": rate, "grad_norm": norm}
 
     def _save(self) -> None:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)

@@ -42,7 +42,7 @@ def train_on_ray(recipe: Recipe, out: str, progress: Progress | None = None) -> 
         StageError: if the cluster cannot hold the fewest workers, too many died, or a step cannot be made.
         EgorayError: if data, model or settings cannot be used.
     """
-    folder, run_id = Folder(out), uuid.uuid4().hex
+    folder, run_id = Folder(out if "://" in out else os.path.abspath(out)), uuid.uuid4().hex
     _, order, _ = read_mix(recipe)
     steps = recipe.pace(order.epoch).steps
     folder.delete("stopped.json")
@@ -66,7 +66,7 @@ def train_on_ray(recipe: Recipe, out: str, progress: Progress | None = None) -> 
             ),
             run_config=RunConfig(
                 name=run_id,
-                storage_path=f"{folder.uri.rstrip('/')}/ray" if "://" in folder.uri else os.path.abspath(f"{folder.uri}/ray"),
+                storage_path=f"{folder.uri.rstrip('/')}/ray",
                 failure_config=FailureConfig(max_failures=recipe.max_deaths, max_preemption_failures=-1),
             ),
         )
@@ -83,7 +83,10 @@ def train_on_ray(recipe: Recipe, out: str, progress: Progress | None = None) -> 
             folder.delete_folder("ray")
     if folder.exists("stopped.json"):
         raise StageError(folder.read_json("stopped.json")["message"])
-    return summary(recipe, folder, steps)
+    found = summary(recipe, folder, steps)
+    if found["done"] < steps:
+        raise StageError(f"{folder.uri}: {found['done']} of {steps} steps are there; is it a folder that all machines share?")
+    return found
 
 
 def train_here(recipe: Recipe, out: str, progress: Progress | None = None) -> dict[str, Any]:

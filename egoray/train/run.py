@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
-from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 
 from egoray.core.storage import Folder
@@ -131,9 +130,6 @@ def place(task: Task, recipe: Recipe, world: World) -> bool:
     for block in task.blocks():
         fully_shard(block)
     fully_shard(task.module)
-    for module in task.module.modules():
-        if isinstance(module, nn.Module) and hasattr(module, "set_gradient_divide_factor"):
-            module.set_gradient_divide_factor(1.0)  # gradients are sums over samples, not means over workers
     return True
 
 

@@ -32,7 +32,8 @@ class Task(Protocol):
     def loss(self, sample: Any) -> tuple[Tensor, dict[str, float]]:
         """The sample's scalar loss, and its parts as figures for the log.
 
-        Every draw (dropout, points) comes from torch's global generator, which the loop seeds for each sample and step.
+        Every draw (dropout, points) comes from torch's global generator, which the loop seeds for each sample and step. Every trained
+        parameter is used, with weight 0 where the sample has nothing for it: FSDP's workers wait for each other's part of it.
         """
         ...
 
