@@ -232,6 +232,9 @@ def sleeper(out: str) -> None:
         def stepped(self, figures):
             self.seconds.append(figures["seconds"])
 
+        def saving(self):
+            pass
+
         def leaving(self):
             return False
 

@@ -40,6 +40,7 @@ class Journal:
         self._out, self._steps, self._batch = out, steps, batch
         self._rows = [row for row in _read(out) if int(row["step"]) <= step]
         self._began, self._first, self._shown = time.monotonic(), step, -math.inf
+        self._latest: dict[str, float] = {}
         self._board = self._flow = None
         if tensorboard and "://" not in out.uri:
             from torch.utils.tensorboard import SummaryWriter
@@ -54,9 +55,15 @@ class Journal:
         step = int(figures["step"])
         named = {name: value for name, value in figures.items() if name != "step"}
         self._log(step, named)
-        if time.monotonic() - self._shown > _EVERY_S or step == self._steps:
-            self._shown = time.monotonic()
-            self._write(figures)
+        self._latest = figures
+        if time.monotonic() - self._shown > _EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write ``curve.csv`` and ``progress.json`` now, not in a while."""
+        self._shown = time.monotonic()
+        if self._latest:
+            self._write(self._latest)
 
     def tried(self, step: int, figures: dict[str, float], picture: bytes | None) -> None:
         """A trial's figures, and a JPEG of what the model answered."""

@@ -93,6 +93,10 @@ class Watcher(Protocol):
         """Figures of the weights as they are now."""
         ...
 
+    def saving(self) -> None:
+        """Before a checkpoint: what was said of the steps must be as lasting as they are."""
+        ...
+
     def leaving(self) -> bool:
         """Whether a machine of ours will be taken away soon; a barrier."""
         ...
@@ -273,6 +277,7 @@ class Loop:
         return figures | {"loss": loss, "lr": rate, "grad_norm": norm}
 
     def _save(self) -> None:
+        self.watcher.saving()
         options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
         model = get_model_state_dict(self.task.module, options=options)
         optimizer = get_optimizer_state_dict(self.task.module, self.optimizer, options=options)
@@ -333,5 +338,5 @@ class _Ahead:
             return position, None, error
 
 
-_ASK_S = 2.0  # between two questions whether a machine will be taken away
+_ASK_S = 5.0  # between two questions whether a machine will be taken away
 _LEFT_S = 60.0  # after such a warning was answered by a checkpoint, do not ask again for so long

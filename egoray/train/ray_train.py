@@ -30,7 +30,6 @@ Progress = Callable[[dict[str, Any]], None]
 """Called about each second with what ``progress.json`` says."""
 
 _GROUP_START_S = "20"  # to wait for a whole group; Ray's 60 s would be lost whenever a node has died but is still counted
-_POLL_S = "2"  # between looks for machines that will be taken away
 
 
 def train_on_ray(recipe: Recipe, out: str, progress: Progress | None = None) -> dict[str, Any]:
@@ -47,8 +46,7 @@ def train_on_ray(recipe: Recipe, out: str, progress: Progress | None = None) -> 
     steps = recipe.pace(order.epoch).steps
     folder.delete("stopped.json")
     note_run(recipe, folder, run_id)
-    for name, value in (("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _GROUP_START_S), ("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", _POLL_S)):
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _GROUP_START_S)
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     over = threading.Event()
     with connected(dashboard=True) as resources:  # without one Ray Train complains every two seconds

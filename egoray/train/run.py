@@ -190,6 +190,11 @@ class Overseer:
             raise ModelError(fault)
         return figures
 
+    def saving(self) -> None:
+        """See `Watcher.saving`."""
+        if self.journal:
+            self.journal.flush()
+
     def leaving(self) -> bool:
         """See `Watcher.leaving`."""
         if self._report and self._last:
