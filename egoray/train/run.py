@@ -123,6 +123,8 @@ def place(task: Task, recipe: Recipe, world: World) -> bool:
     if recipe.compile:
         for block in task.blocks():
             block.compile()
+    if recipe.parallel == "fsdp2" and recipe.task not in ("sa2va", "videolisa"):
+        raise ConfigError(f"parallel=fsdp2: {recipe.name} is small, and not every sample uses all of it; leave parallel=ddp")
     if recipe.parallel == "ddp" or world.size == 1:
         return False
     from torch.distributed.fsdp import fully_shard
