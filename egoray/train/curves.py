@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
 
@@ -17,24 +17,23 @@ def read_curve(path: Path, figure: str) -> list[tuple[float, float]]:
         return [(float(row["elapsed_s"]) / 60, float(row["value"])) for row in csv.DictReader(file) if row["figure"] == figure]
 
 
-def draw_curves(path: Path, figures: Sequence[str], title: str) -> str:
-    """The figures, all in [0, 1], as one SVG; the empty case is the axes alone."""
-    lines = {figure: read_curve(path, figure) for figure in figures}
+def draw_curves(lines: Mapping[str, Sequence[tuple[float, float]]], title: str, across: str = "minutes") -> str:
+    """Named lines of (x, value), values in [0, 1], as one SVG; the empty case is the axes alone."""
     longest = max((points[-1][0] for points in lines.values() if points), default=1.0)
     root = Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img")
     SubElement(root, "title").text = title
     SubElement(root, "rect", width=str(_WIDTH), height=str(_HEIGHT), fill="white")
     wide, tall = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
-    def at(minutes: float, value: float) -> tuple[float, float]:
-        return round(_LEFT + wide * minutes / longest, 1), round(_TOP + tall * (1 - value), 1)
+    def at(x: float, value: float) -> tuple[float, float]:
+        return round(_LEFT + wide * x / longest, 1), round(_TOP + tall * (1 - value), 1)
 
     for tick in range(6):
         _, y = at(0, tick / 5)
         SubElement(root, "line", x1=str(_LEFT), x2=str(_LEFT + wide), y1=str(y), y2=str(y), stroke="#ddd")
         _label(root, _LEFT - 6, y + 4, f"{tick / 5:.1f}", "end")
         _label(root, at(longest * tick / 5, 0)[0], _HEIGHT - 16, f"{longest * tick / 5:.0f}", "middle")
-    _label(root, _LEFT + wide / 2, _HEIGHT - 2, "minutes", "middle")
+    _label(root, _LEFT + wide / 2, _HEIGHT - 2, across, "middle")
     for number, (figure, points) in enumerate(lines.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         path_points = " ".join(f"{x},{y}" for x, y in (at(*point) for point in points))

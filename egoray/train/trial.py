@@ -18,7 +18,7 @@ from egoray.formats.egomask import images_dir, read_gold, read_items
 from egoray.models.base import Grounder, Prompt, TrackRequest, VideoTracker
 from egoray.schema import GroundingItem, MaskRLE
 
-SHOWN = ("IoU_gold_pred", "IoU_gold", "IoU_all", "T_recall", "F")
+SHOWN = ("IoU_gold_pred", "IoU_gold", "IoU_all", "T_recall", "J&F")
 _TRUE, _FOUND = (0, 158, 115), (230, 159, 0)
 _TILE_PX = 320
 

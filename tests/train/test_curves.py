@@ -21,7 +21,7 @@ def test_a_figure_is_read_in_minutes(tmp_path):
 
 def test_lines_are_to_scale(tmp_path):
     path = written(tmp_path, [(0, "a & b", 0.0), (60, "a & b", 1.0), (30, "c", 0.5)])
-    root = ElementTree.fromstring(draw_curves(path, ["a & b", "c"], "<title>"))
+    root = ElementTree.fromstring(draw_curves({name: read_curve(path, name) for name in ("a & b", "c")}, "<title>"))
     first, second = ([tuple(map(float, p.split(","))) for p in line.get("points").split()] for line in root.iter(f"{SVG}polyline"))
     assert first[0][0] < second[0][0] < first[1][0]
     assert second[0] == ((first[0][0] + first[1][0]) / 2, (first[0][1] + first[1][1]) / 2)
@@ -29,5 +29,5 @@ def test_lines_are_to_scale(tmp_path):
 
 
 def test_nothing_recorded_draws_the_axes_alone(tmp_path):
-    root = ElementTree.fromstring(draw_curves(written(tmp_path, []), ["ap50"], "none"))
+    root = ElementTree.fromstring(draw_curves({"ap50": []}, "none"))
     assert next(root.iter(f"{SVG}polyline")).get("points") == ""
