@@ -58,53 +58,55 @@ def elastic(times: int) -> dict:
     from ray.cluster_utils import Cluster
 
     os.environ |= {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3", "RAY_AUTH_MODE": "disabled"}
+    steps = 240
     found = {"shrink_s": [], "grow_s": [], "redone": [], "preempted_redone": []}
     for _ in range(times):
         with tempfile.TemporaryDirectory() as folder:
             data, out = rooms(f"{folder}/rooms", "train", 2, 900), f"{folder}/out"
             cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True, "dashboard_port": 0})
-            nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-            cluster.wait_for_nodes()
-            steps = 400
-            run = subprocess.Popen(
-                command(data, out, steps=steps, workers=[1, 2]),
-                env=os.environ | {"RAY_ADDRESS": cluster.address},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-            wait(out, lambda rows: len(rows) > 15 and rows[-1]["workers"] == 2, run)
-            killed, before = time.monotonic(), curve(out)[-1]["step"]
-            os.kill(nodes[1].all_processes["raylet"][0].process.pid, signal.SIGKILL)
-            cluster.remove_node(nodes[1], allow_graceful=False)
-            rows = wait(out, lambda rows: rows and rows[-1]["workers"] == 1, run)
-            found["shrink_s"].append(round(time.monotonic() - killed, 1))
-            found["redone"].append(before - min(row["step"] for row in rows if row["workers"] == 1) + 1)
-            added = time.monotonic()
-            nodes.append(cluster.add_node(num_cpus=1))
-            wait(out, lambda rows: rows[-1]["workers"] == 2, run)
-            found["grow_s"].append(round(time.monotonic() - added, 1))
-            wait(out, lambda rows: rows[-1]["workers"] == 2 and rows[-1]["step"] % 10 == 6, run)
-            told = curve(out)[-1]["step"]
-            deadline_s = 20
-            deadline = int((time.time() + deadline_s) * 1000)
-            node_id = nodes[2].node_id
-            GcsClient(address=cluster.address).drain_node(node_id, 2, "spot", deadline)
-            saved = None
-            while time.time() * 1000 < deadline and saved is None:
-                marks = [int(p.parent.name[5:]) for p in Path(out).glob("checkpoints/step-*/checkpoint.json")]
-                saved = next((mark for mark in marks if mark > told and mark % 10), None)
-                time.sleep(0.2)
-            found.setdefault("saved_before_deadline_s", []).append(
-                None if saved is None else round(deadline_s - (deadline / 1000 - time.time()), 1)
-            )
-            cluster.remove_node(nodes[2], allow_graceful=False)
-            answer = json.loads(run.communicate(timeout=400)[0].splitlines()[-1])
-            rows = curve(out)
-            assert [row["step"] for row in rows] == list(range(1, steps + 1)), "a step is missing or there twice"
-            found.setdefault("world_sizes", []).append(worlds(rows))
-            assert answer["done"] == steps
-            cluster.shutdown()
+            try:
+                nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+                cluster.wait_for_nodes()
+                run = subprocess.Popen(
+                    command(data, out, steps=steps, workers=[1, 2]),
+                    env=os.environ | {"RAY_ADDRESS": cluster.address},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                )
+                wait(out, lambda rows: len(rows) > 15 and rows[-1]["workers"] == 2, run)
+                killed, before = time.monotonic(), curve(out)[-1]["step"]
+                os.kill(nodes[1].all_processes["raylet"][0].process.pid, signal.SIGKILL)
+                cluster.remove_node(nodes[1], allow_graceful=False)
+                rows = wait(out, lambda rows: rows and rows[-1]["workers"] == 1, run)
+                found["shrink_s"].append(round(time.monotonic() - killed, 1))
+                found["redone"].append(before - min(row["step"] for row in rows if row["workers"] == 1) + 1)
+                added = time.monotonic()
+                nodes.append(cluster.add_node(num_cpus=1))
+                wait(out, lambda rows: rows[-1]["workers"] == 2, run)
+                found["grow_s"].append(round(time.monotonic() - added, 1))
+                wait(out, lambda rows: rows[-1]["workers"] == 2 and rows[-1]["step"] % 10 == 6, run)
+                told = curve(out)[-1]["step"]
+                deadline_s = 20
+                deadline = int((time.time() + deadline_s) * 1000)
+                node_id = nodes[2].node_id
+                GcsClient(address=cluster.address).drain_node(node_id, 2, "spot", deadline)
+                saved = None
+                while time.time() * 1000 < deadline and saved is None:
+                    marks = [int(p.parent.name[5:]) for p in Path(out).glob("checkpoints/step-*/checkpoint.json")]
+                    saved = next((mark for mark in marks if mark > told and mark % 10), None)
+                    time.sleep(0.2)
+                found.setdefault("saved_before_deadline_s", []).append(
+                    None if saved is None else round(deadline_s - (deadline / 1000 - time.time()), 1)
+                )
+                cluster.remove_node(nodes[2], allow_graceful=False)
+                answer = json.loads(run.communicate(timeout=900)[0].splitlines()[-1])
+                rows = curve(out)
+                assert [row["step"] for row in rows] == list(range(1, steps + 1)), "a step is missing or there twice"
+                found.setdefault("world_sizes", []).append(worlds(rows))
+                assert answer["done"] == steps
+            finally:
+                cluster.shutdown()
     return {"benchmark": "train_elastic", "steps": steps, "median_shrink_s": statistics.median(found["shrink_s"]), **found}
 
 
@@ -118,7 +120,7 @@ def worlds(rows: list[dict[str, float]]) -> list[list[int]]:
     return stretches
 
 
-def wait(out: str, ready, run: subprocess.Popen, limit_s: float = 240) -> list[dict[str, float]]:
+def wait(out: str, ready, run: subprocess.Popen, limit_s: float = 400) -> list[dict[str, float]]:
     """The curve as soon as it is ``ready``."""
     ends = time.monotonic() + limit_s
     while time.monotonic() < ends:

@@ -12,7 +12,7 @@ from typing import Any
 from egoray.annotate.shards import plan_shards
 from egoray.annotate.trajectories import split_trajectories, trajectory_boxes
 from egoray.config import AnnotateConfig
-from egoray.core import video
+from egoray.core import paths, video
 from egoray.core.boxes import clip_box, scale_box
 from egoray.core.workfolder import fingerprint
 from egoray.errors import ConfigError, EgorayError, FormatError
@@ -66,7 +66,7 @@ def make_plan(tracks: TracksFile, videos_dir: str, config: AnnotateConfig) -> Pl
     """
     if printable(videos_dir) != videos_dir:  # it becomes part of the tables, which hold text alone
         raise ConfigError(f"--videos {printable(videos_dir)}: not a name that can be written down; rename the folder")
-    if not os.path.isdir(videos_dir):
+    if not paths.is_folder(videos_dir):
         raise ConfigError(f"--videos {videos_dir}: no such folder; give the folder that holds <clip_uid>.mp4 files")
     by_video: dict[str, list[ObjectTrack]] = {}
     for track in tracks.tracks:
@@ -130,7 +130,7 @@ def _open(videos_dir: str, video_id: str, source: str) -> VideoInfo | FailureRow
     try:
         if not video_id.strip(".") or video_id != os.path.basename(video_id) or "\0" in video_id:
             raise FormatError(f"clip uid {video_id!r}: not a plain file name, so no clip is looked for")
-        path = next((p for s in SUFFIXES if os.path.exists(p := os.path.join(videos_dir, video_id + s))), None)
+        path = next((p for s in SUFFIXES if paths.exists(p := paths.join(videos_dir, video_id + s))), None)
         if path is None:
             raise FormatError(f"{videos_dir}/{video_id}.mp4: no such clip; download it and run the same command again")
         return video.probe(path, video_id, source=source, annotation_fps=GRID_FPS[source], fps=GRID_FPS[source])

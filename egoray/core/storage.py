@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from egoray.core import paths
 from egoray.errors import ConfigError, FormatError
+
+_SPOOL_BYTES = 64 * 2**20  # held in memory before a file for a store is written to the local disk first
 
 
 class Folder:
@@ -29,37 +34,39 @@ class Folder:
         self.uri = os.fspath(uri)
         try:
             self.uri.encode()
-            if "://" in self.uri:
-                self._fs, self._root = fs.FileSystem.from_uri(self.uri)
-            else:
-                self._fs, self._root = fs.LocalFileSystem(), os.path.abspath(self.uri)
         except UnicodeEncodeError as error:
             raise ConfigError(f"{self.uri!a}: not a name that can be written down; choose another folder") from error
-        except (OSError, pa.ArrowInvalid) as error:
-            raise ConfigError(f"{self.uri}: cannot be opened ({error}); check the address and the credentials") from error
+        self._fs, self._root = paths.resolve(self.uri)
 
     def __reduce__(self) -> tuple[type[Folder], tuple[str]]:
         return (Folder, (self.uri,))
 
     def __truediv__(self, name: str) -> Folder:
-        return Folder(f"{self.uri.rstrip('/')}/{name}")
+        return Folder(paths.join(self.uri.rstrip("/"), name))
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
     def names(self, suffix: str = "") -> list[str]:
         """Sorted names of the files directly inside that end in ``suffix``; empty when the folder is absent."""
-        found = self._fs.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
-        return sorted(i.base_name for i in found if i.type == fs.FileType.File and i.base_name.endswith(suffix))
+        return sorted(i.base_name for i in self._inside() if i.type == fs.FileType.File and i.base_name.endswith(suffix))
 
     def folders(self) -> list[str]:
         """Sorted names of the folders directly inside; empty when the folder is absent."""
-        found = self._fs.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
-        return sorted(i.base_name for i in found if i.type == fs.FileType.Directory)
+        return sorted(i.base_name for i in self._inside() if i.type == fs.FileType.Directory)
+
+    def _inside(self) -> list[fs.FileInfo]:
+        with paths.reached(self.uri):
+            found: list[fs.FileInfo] = self._fs.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
+        return found
 
     def exists(self, name: str) -> bool:
         """Whether a file of this name is there, complete."""
-        return self._fs.get_file_info(self._path(name)).type == fs.FileType.File
+        return self._type(name) == fs.FileType.File
+
+    def _type(self, name: str) -> fs.FileType:
+        with paths.reached(self.uri):
+            return self._fs.get_file_info(self._path(name)).type
 
     def read_bytes(self, name: str) -> bytes:
         """The whole file.
@@ -68,8 +75,9 @@ class Folder:
             FormatError: if it is not there.
         """
         try:
-            with self._fs.open_input_stream(self._path(name)) as stream:
-                return stream.read()
+            with paths.reached(self.uri), self._fs.open_input_stream(self._path(name)) as stream:
+                data: bytes = stream.read()
+                return data
         except FileNotFoundError as error:
             raise FormatError(f"{self.uri}/{name}: not found") from error
 
@@ -85,22 +93,26 @@ class Folder:
         Raises:
             ConfigError: if it cannot be written; what was there stays.
         """
+        if paths.is_remote(self.uri):
+            with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:  # a stream into the store would appear even where the body fails
+                yield spool
+                spool.seek(0)
+                with paths.reached(self.uri), self._fs.open_output_stream(self._path(name)) as stream:
+                    shutil.copyfileobj(spool, stream, 2**22)
+            return
         path = self._path(name)
-        local = isinstance(self._fs, fs.LocalFileSystem)
-        target = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if local else path
+        target = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
         try:
-            if local:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
             with self._fs.open_output_stream(target) as stream:
                 yield stream
-            if local:
-                os.replace(target, path)
+            os.replace(target, path)
         except OSError as error:
             raise ConfigError(
                 f"{self.uri}: cannot be written ({error}); free some space or choose another --out, then run the same command"
             ) from error
         finally:
-            if local and os.path.exists(target):
+            if os.path.exists(target):
                 os.unlink(target)
 
     def reading(self, name: str) -> Any:
@@ -152,12 +164,14 @@ class Folder:
     def delete(self, name: str) -> None:
         """Remove the file; nothing happens when it is not there."""
         if self.exists(name):
-            self._fs.delete_file(self._path(name))
+            with paths.reached(self.uri):
+                self._fs.delete_file(self._path(name))
 
     def delete_folder(self, name: str) -> None:
         """Remove the folder and all in it; nothing happens when it is not there."""
-        if self._fs.get_file_info(self._path(name)).type == fs.FileType.Directory:
-            self._fs.delete_dir(self._path(name))
+        if self._type(name) == fs.FileType.Directory:
+            with paths.reached(self.uri):
+                self._fs.delete_dir(self._path(name))
 
     def sweep(self) -> None:
         """Remove the half-written files that a killed process left behind."""

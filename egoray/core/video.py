@@ -27,6 +27,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from egoray.core import paths
 from egoray.errors import FormatError
 from egoray.schema import VideoInfo
 
@@ -53,9 +54,9 @@ def probe(path: str, video_id: str, *, source: str = "", annotation_fps: float =
     Raises:
         FormatError: if the file is missing, empty, not a video, cut short, without a video stream or without a frame.
     """
-    if os.path.isdir(path):
+    if paths.is_folder(path):
         names = _image_names(path)
-        num_frames, stride, image = len(names), 1, read_image(os.path.join(path, names[0]))
+        num_frames, stride, image = len(names), 1, read_image(paths.join(path, names[0]))
     else:
         with _opened(path, threads=1) as (container, stream):
             index = _Index(container, stream)
@@ -81,7 +82,7 @@ def frame_times(path: str) -> list[float]:
     Raises:
         FormatError: if the file is no video.
     """
-    if os.path.isdir(path):
+    if paths.is_folder(path):
         return [float(n) for n in range(len(_image_names(path)))]
     with _opened(path, threads=1) as (container, stream):
         index = _Index(container, stream)
@@ -108,7 +109,7 @@ def read_frames(path: str, wanted: Sequence[int], *, threads: int = 0) -> Iterat
     """
     if any(a >= b for a, b in zip((-1, *wanted), wanted, strict=False)):
         raise ValueError(f"{shown_path(path)}: frame indices must ascend strictly from 0 or above")
-    return _read_folder(path, wanted) if os.path.isdir(path) else _read_file(path, wanted, threads)
+    return _read_folder(path, wanted) if paths.is_folder(path) else _read_file(path, wanted, threads)
 
 
 def read_frames_backward(path: str, wanted: Sequence[int], *, threads: int = 0, hold: int = 32) -> Iterator[tuple[int, Image]]:
@@ -125,12 +126,12 @@ def read_frames_backward(path: str, wanted: Sequence[int], *, threads: int = 0, 
     Raises:
         FormatError: if the file is no video, or an index is beyond the frames that decode.
     """
-    if os.path.isdir(path):
+    if paths.is_folder(path):
         names = _image_names(path)
         for frame in reversed(wanted):
             if frame >= len(names):
                 raise _missing(path, frame, len(names))
-            yield frame, read_image(os.path.join(path, names[frame]))
+            yield frame, read_image(paths.join(path, names[frame]))
         return
     with _opened(path, threads) as (container, stream):
         index = _Index(container, stream)
@@ -179,10 +180,10 @@ def decode_ahead(frames: Iterator[T], depth: int = 8) -> Iterator[T]:
 
 def digest(path: str) -> str:
     """A digest of a video file's size and its two ends, or of the names and sizes in a folder of images; moving it changes nothing."""
-    if os.path.isdir(path):
-        return hashlib.sha256(json.dumps(sorted((e.name, e.stat().st_size) for e in os.scandir(path))).encode()).hexdigest()
-    size = os.path.getsize(path)
-    with open(path, "rb") as stream:
+    if paths.is_folder(path):
+        return hashlib.sha256(json.dumps(paths.listing(path)).encode()).hexdigest()
+    size = paths.size(path)
+    with paths.open_file(path) as stream:
         head = stream.read(65536)
         stream.seek(max(0, size - 65536))
         return hashlib.sha256(head + stream.read() + str(size).encode()).hexdigest()
@@ -199,7 +200,7 @@ def _missing(path: str, frame: int, num_frames: int) -> FormatError:
 
 
 def _image_names(folder: str) -> list[str]:
-    names = sorted(n for n in os.listdir(folder) if n.lower().endswith((".jpg", ".jpeg", ".png")))
+    names = sorted(n for n, _ in paths.listing(folder) if n.lower().endswith((".jpg", ".jpeg", ".png")))
     if not names:
         raise FormatError(f"{shown_path(folder)}: a folder without jpg or png images; give a video file or a folder of frames")
     return names
@@ -211,9 +212,10 @@ def read_image(path: str) -> Image:
     Raises:
         FormatError: if it is missing or damaged.
     """
-    if not os.path.isfile(path):
-        raise FormatError(f"{shown_path(path)}: no such image; the folder is incomplete")
-    data = np.fromfile(path, dtype=np.uint8)
+    try:
+        data = np.frombuffer(paths.read(path), dtype=np.uint8)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise FormatError(f"{shown_path(path)}: no such image; the folder is incomplete") from error
     image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
     if image is None:
         raise FormatError(f"{shown_path(path)}: not a readable image; replace or remove it")
@@ -225,18 +227,18 @@ def _read_folder(folder: str, wanted: Sequence[int]) -> Iterator[tuple[int, Imag
     for frame in wanted:
         if frame >= len(names):
             raise _missing(folder, frame, len(names))
-        yield frame, read_image(os.path.join(folder, names[frame]))
+        yield frame, read_image(paths.join(folder, names[frame]))
 
 
 @contextmanager
 def _opened(path: str, threads: int) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and its first video stream (a cover picture is not one), ready to decode."""
     try:
-        container = av.open(path, metadata_errors="ignore")
+        container: InputContainer = av.open(paths.open_file(path) if paths.is_remote(path) else path, mode="r", metadata_errors="ignore")
     except (FileNotFoundError, UnicodeError) as error:
         raise FormatError(f"{shown_path(path)}: not found, or not a legal name; check the path") from error
     except (OSError, av.FFmpegError) as error:
-        reason = "the file is empty" if os.path.isfile(path) and not os.path.getsize(path) else "not a video, or cut short"
+        reason = "the file is empty" if paths.is_file(path) and not paths.size(path) else "not a video, or cut short"
         raise FormatError(f"{shown_path(path)}: cannot be opened ({reason}); check it with a player or fetch it again") from error
     with container:
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]

@@ -7,7 +7,6 @@ table: OUT/work/<split>/answers/*.parquet has a row an expression and judged fra
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -16,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from egoray.config import PredictConfig
+from egoray.core import paths
 from egoray.core.clip import ImageClip
 from egoray.core.storage import Folder
 from egoray.core.video import digest
@@ -84,16 +84,16 @@ def plan_from_files(dataset: str, split: str | None, config: PredictConfig) -> P
             failures.append(_failure(f"{item.video_id}/{item.expression_id}", f"nothing to look for in {item.text!r}"))
     units, seen = [], cache(digest)
     for video_id, asked in clips.items():
-        paths = tuple(map(os.path.abspath, asked[0].images))
-        folder = os.path.dirname(paths[0])
-        if not os.path.isdir(folder):
+        images = tuple(map(paths.absolute, asked[0].images))
+        folder = paths.parent(images[0])
+        if not paths.is_folder(folder):
             failures.append(_failure(video_id, f"{folder}: no such folder of images; fetch it, or predict another split"))
             continue
         items = tuple(question.item for question in asked)
         texts = [(item.expression_id, item.object_id, item.text) for item in items]
         unit = fingerprint([config.fingerprint_fields(), named, video_id, texts, items[0].frame_names, seen(folder)])
         answers = tuple(question.answer for question in asked)
-        units.append(ClipQuestions(unit=unit, split=named, benchmark=asked[0].benchmark, paths=paths, items=items, answers=answers))
+        units.append(ClipQuestions(unit=unit, split=named, benchmark=asked[0].benchmark, paths=images, items=items, answers=answers))
     return PredictPlan(dataset=dataset, split=named, clips=tuple(units), failures=tuple(failures))
 
 
@@ -109,7 +109,7 @@ def _questions(dataset: str, split: str | None) -> list[Question]:
     questions = []
     for item in items:
         folder = images_dir(dataset, item)
-        images = tuple(os.path.join(folder, f"{name}.jpg") for name in item.frame_names)
+        images = tuple(paths.join(folder, f"{name}.jpg") for name in item.frame_names)
         questions.append(Question(benchmark=EGOMASK, item=item, images=images, targets=None, answer=""))
     return questions
 

@@ -5,7 +5,6 @@ One actor a GPU (or several, with gpus_per_worker below 1); a clip's expressions
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import ray
 
 from egoray import __version__, registry
 from egoray.config import PredictConfig
+from egoray.core import paths
 from egoray.core.storage import Folder
 from egoray.core.workfolder import drop_stale, fingerprint
 from egoray.evaluate.predict import ANSWERS, PredictPlan, answer, pack, unpack, work_folder
@@ -48,7 +48,7 @@ class PredictWork:
     def names(self, packed: str) -> tuple[str, str, str]:
         """See `Work.names`."""
         clip = unpack(packed)
-        return clip.unit, clip.items[0].video_id, os.path.dirname(clip.paths[0])
+        return clip.unit, clip.items[0].video_id, paths.parent(clip.paths[0])
 
     def do(self, model: Grounder, packed: str, out: Folder) -> dict[str, Any]:
         """See `Work.do`."""
@@ -102,7 +102,7 @@ def predict(
     drop_stale(folder, answers, set(ids), plan.failures, retry_failed)
     units = [(clip.unit, len(clip.paths), partial(pack, clip)) for clip in plan.clips[:limit]]
     uses_gpu = registry.grounder_entry(config.model)[0].needs_gpu
-    where = os.path.abspath(out) if "://" not in out else out
+    where = paths.absolute(out)
     work = PredictWork(config, where, build)
     tally = run_units(work, units, folder, answers, uses_gpu=uses_gpu, progress=progress, lost=len(plan.failures))
     expressions = sum(len(clip.items) for clip in plan.clips[:limit])

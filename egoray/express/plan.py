@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from egoray.config import ExpressConfig, load
-from egoray.core import video
+from egoray.core import paths, video
 from egoray.core.masks import bounding_box
 from egoray.core.storage import Folder
 from egoray.core.workfolder import fingerprint, finished, read_masklets, read_objects, read_videos
@@ -113,9 +113,9 @@ def plan_from_files(annotations: str, videos_dir: str, config: ExpressConfig) ->
             failures.append(_without_mask(track))
     clips = []
     for video_id, found in sorted(objects.items()):
-        path = os.path.join(videos_dir, os.path.basename(videos[video_id].uri))
+        path = paths.join(videos_dir, paths.name(videos[video_id].uri))
         info = replace(videos[video_id], uri=path)
-        digest = video.digest(path) if os.path.exists(path) else ""
+        digest = video.digest(path) if paths.exists(path) else ""
         masks = [[track.object_id, track.title, sorted(track.boxes.items()), _runs(masklet)] for track, _, masklet in found]
         clips.append(_clip(info, found, config, fingerprint([config.fingerprint_fields(), versions, video_id, digest, masks])))
     return Plan(clips=tuple(clips), failures=tuple(failures))

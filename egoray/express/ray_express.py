@@ -24,6 +24,7 @@ import ray.exceptions
 
 from egoray import __version__
 from egoray.config import ExpressConfig
+from egoray.core import paths
 from egoray.core.storage import Folder
 from egoray.core.workfolder import drop_stale, fingerprint, finished
 from egoray.errors import EgorayError, ModelError, StageError
@@ -264,7 +265,7 @@ def _run(
     progress: Progress,
 ) -> dict[str, Any]:
     """Send the rows through the actors; the desk's last state."""
-    out = os.path.abspath(folder.uri) if "://" not in folder.uri else folder.uri
+    out = paths.absolute(folder.uri)
     with connected() as resources:
         calls = max(1, math.ceil(config.in_flight / _ROWS_A_CALL))
         size = pool_size(resources, cpus=config.cpus_per_worker, gpus=0, wanted=config.workers, units=len(rows))

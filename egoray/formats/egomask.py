@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from egoray.core import paths
 from egoray.core.storage import Folder
 from egoray.errors import FormatError
 from egoray.formats.egomask_json import (
@@ -70,7 +71,7 @@ def clip_of(video_id: str, tier: str) -> str:
 
 
 def images_dir(root: str, item: GroundingItem) -> str:
-    """The local folder of the item's ``<frame_name>.jpg`` files: JPEGImages/egotracks/<clip> or JPEGImages/refego/<clip>.
+    """The folder of the item's ``<frame_name>.jpg`` files: JPEGImages/egotracks/<clip> or JPEGImages/refego/<clip>.
 
     The one that exists; where neither does, refego for the short tier and egotracks for the others.
 
@@ -78,9 +79,9 @@ def images_dir(root: str, item: GroundingItem) -> str:
         FormatError: if the video's name would lead out of ``root``.
     """
     clip = path_part(clip_of(item.video_id, item.tier), root)
-    egotracks, refego = (os.path.join(root, "JPEGImages", source, clip) for source in ("egotracks", "refego"))
+    egotracks, refego = (paths.join(root, "JPEGImages", source, clip) for source in ("egotracks", "refego"))
     expected, other = (refego, egotracks) if item.tier == "short" else (egotracks, refego)
-    return other if os.path.isdir(other) and not os.path.isdir(expected) else expected
+    return other if not paths.is_folder(expected) and paths.is_folder(other) else expected
 
 
 def write_benchmark(out: str | os.PathLike[str], videos: Sequence[BenchmarkVideo]) -> None:

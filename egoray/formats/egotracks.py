@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from egoray.core import paths
 from egoray.core.storage import Folder
 from egoray.errors import FormatError
 from egoray.formats.tracks_file import Findings, TracksFile, box_fault, finite, load_json, whole
@@ -192,7 +193,7 @@ def write_tracks(
         "manifest": "",
         "videos": [_video(video, list(by_video[video.video_id].values()), split, rng) for video in videos],
     }
-    folder, name = os.path.split(os.fspath(path))
+    folder, name = paths.parent(os.fspath(path)), paths.name(os.fspath(path))
     Folder(folder or ".").write_bytes(name, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
 
 

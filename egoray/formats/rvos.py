@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from egoray.core import paths
 from egoray.core.masks import encode, union
 from egoray.core.storage import Folder
 from egoray.errors import FormatError
@@ -191,7 +192,7 @@ def _read_ytvos(folder: Folder, split: str, benchmark: str) -> Iterator[Question
     has_masks = benchmark == REF_DAVIS or split == "train"
     for video_id, entry, where in _videos(folder, _ytvos_file(split)):
         frames = read_frames(entry, where)
-        images = tuple(f"{folder.uri}/{split}/JPEGImages/{video_id}/{frame}.jpg" for frame in frames)
+        images = tuple(paths.join(folder.uri, split, "JPEGImages", video_id, f"{frame}.jpg") for frame in frames)
         sentences = sorted(json_object(entry.get("expressions"), where).items(), key=lambda pair: number_order(pair[0]))
         if benchmark == REF_DAVIS and len(sentences) % len(ANNOTATORS):
             raise FormatError(f"{where}: has {len(sentences)} expressions, not {len(ANNOTATORS)} an object")
@@ -235,7 +236,7 @@ def _read_lists(
     for video_id, entry, where in _videos(folder, name):
         frames = read_frames(entry, where)
         inside = "" if video_id.startswith(f"{images_dir}/") else f"{images_dir}/"
-        images = tuple(f"{folder.uri}/{inside}{video_id}/{frame}.jpg" for frame in frames)
+        images = tuple(paths.join(folder.uri, f"{inside}{video_id}", f"{frame}.jpg") for frame in frames)
         known: dict[str, Target] = {}
         for exp_id, value in json_object(entry.get("expressions"), where).items():
             here = f"{where}, expression {exp_id}"
@@ -268,7 +269,7 @@ def _read_lists(
 def _read_reason(folder: Folder, split: str) -> Iterator[Question]:
     for video_id, entry, where in _videos(folder, "meta_expressions.json"):
         frames = read_frames(entry, where)
-        images = tuple(f"{folder.uri}/JPEGImages/{video_id}/{frame}.jpg" for frame in frames)
+        images = tuple(paths.join(folder.uri, "JPEGImages", video_id, f"{frame}.jpg") for frame in frames)
         sentences = entry.get("expressions")
         if not isinstance(sentences, list):
             raise FormatError(f"{where}: expected a list in 'expressions'")

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from egoray.core import paths
 from egoray.core.boxes import clip_box
 from egoray.core.storage import Folder
 from egoray.errors import FormatError
@@ -106,7 +107,7 @@ def load_json(path: str | os.PathLike[str], expected: str) -> dict[str, Any]:
     Raises:
         FormatError: if it is missing, not JSON or not an object; the message ends in ``expected``.
     """
-    folder, name = os.path.split(os.fspath(path))
+    folder, name = paths.parent(os.fspath(path)), paths.name(os.fspath(path))
     try:
         document = Folder(folder or ".").read_json(name)
     except (FormatError, OSError) as error:

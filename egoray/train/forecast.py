@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from egoray.config import load
+from egoray.core import paths
 from egoray.errors import ConfigError, FormatError, ModelError
 from egoray.formats import rvos
 from egoray.train.recipes import RECIPES, Recipe
@@ -39,7 +40,7 @@ def read_recipe(name: str, config_file: str | None, overrides: Sequence[str], da
         source = _source(path)
         if source in found:
             raise ConfigError(f"--data {path}: a second {source}; one folder a set")
-        found[source] = os.path.abspath(path) if "://" not in path else path
+        found[source] = paths.absolute(path)
     recipe = recipe.with_data(found)
     if limit is not None:
         recipe = recipe.model_copy(update={"steps": limit, "epochs": None})

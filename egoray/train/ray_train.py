@@ -18,6 +18,7 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from egoray.core import paths
 from egoray.core.storage import Folder
 from egoray.errors import ConfigError, EgorayError, StageError
 from egoray.ray_cluster import connected
@@ -41,7 +42,7 @@ def train_on_ray(recipe: Recipe, out: str, progress: Progress | None = None) -> 
         StageError: if the cluster cannot hold the fewest workers, too many died, or a step cannot be made.
         EgorayError: if data, model or settings cannot be used.
     """
-    folder, run_id = Folder(out if "://" in out else os.path.abspath(out)), uuid.uuid4().hex
+    folder, run_id = Folder(paths.absolute(out)), uuid.uuid4().hex
     _, order, _ = read_mix(recipe)
     steps = recipe.pace(order.epoch).steps
     folder.delete("stopped.json")
@@ -64,7 +65,7 @@ def train_on_ray(recipe: Recipe, out: str, progress: Progress | None = None) -> 
             ),
             run_config=RunConfig(
                 name=run_id,
-                storage_path=f"{folder.uri.rstrip('/')}/ray",
+                storage_path=paths.join(folder.uri.rstrip("/"), "ray"),
                 failure_config=FailureConfig(max_failures=recipe.max_deaths, max_preemption_failures=-1),
             ),
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from egoray.core import paths
 from egoray.core.masks import decode, union
 from egoray.core.storage import Folder
 from egoray.core.video import Image, read_image
@@ -110,7 +111,7 @@ def read_clips(root: str) -> list[TrainingClip]:
 
 def _egomask(root: str) -> Iterator[TrainingClip]:
     for video in read_train(root):
-        images = tuple(f"{root}/train/JPEGImages/{video.video_id}/{name}.jpg" for name in video.frame_names)
+        images = tuple(paths.join(root, "train", "JPEGImages", video.video_id, f"{name}.jpg") for name in video.frame_names)
         for item in video.objects:
             target = (rvos.Target(object_id=item.object_id, masks=item.masks),)
             sentences = tuple(

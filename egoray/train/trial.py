@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import fsum
 
 import cv2
 import numpy as np
 
+from egoray.core import paths
 from egoray.core.clip import ImageClip
 from egoray.core.masks import bounding_box, decode, encode
 from egoray.core.video import Image, read_image
@@ -82,7 +82,7 @@ def try_on(answer: Answer, root: str, clips: Iterable[list[GroundingItem]]) -> t
     tiles: list[Image] = []
     for items in clips:
         folder = images_dir(root, items[0])
-        paths = [os.path.join(folder, f"{name}.jpg") for name in items[0].frame_names]
+        paths = [paths.join(folder, f"{name}.jpg") for name in items[0].frame_names]
         golds = [read_gold(root, item) for item in items]
         for item, gold, found in zip(items, golds, answer(ImageClip(paths), items, golds), strict=True):
             predicted = {item.frame_names[frame]: rle for frame, rle in found.items()}
