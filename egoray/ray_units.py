@@ -30,6 +30,8 @@ Progress = Callable[[dict[str, Any]], None]
 """Called at the start and after each unit with {"done", "failed", "total", "frames", "total_frames", "seconds", "unit"}; "unit"
 is the finished unit's status row, None at the start."""
 
+_MOST_BLOCKS = 5000
+
 
 class Work(Protocol):
     """What a stage does with a unit, inside an actor; it travels there pickled."""
@@ -153,7 +155,8 @@ def run_units(
     """
     ids = {unit for unit, _, _ in units}
     present, given_up = finished(results) & ids, finished(out / "failures") & ids
-    todo = [(frames, packed) for unit, frames, packed in units if unit not in present | given_up]
+    over = present | given_up
+    todo = [(frames, packed) for unit, frames, packed in units if unit not in over]
     tally = Tally(total=len(units) + lost, done=len(present), failed=lost + len(given_up - present), skipped=len(present))
     total_frames = sum(frames for frames, _ in todo)
     started = time.monotonic()  # from here on, until the first unit tells when work began: Ray's own start is not the model's
@@ -190,8 +193,9 @@ def _statuses(work: Work, rows: list[dict[str, str]], out: Folder, uses_gpu: boo
         quiet_data()
         where = os.path.abspath(out.uri) if "://" not in out.uri else out.uri
         run_id = f"{ray.get_runtime_context().get_job_id()}-{time.time_ns():x}"
+        # A unit a block, so that a dead actor costs one; a block costs the driver 13 ms, so tiny units by the ten thousand share some.
         # The order in which units finish is the order in which they are reported: nobody waits for a slow one.
-        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map_batches(
             UnitActor,
             fn_constructor_args=(work, where, run_id, "cuda" if gpus else "cpu"),
             batch_size=1,
