@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Linear as Adapted
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -57,7 +57,7 @@ class VideolisaTraining(BaseModel):
         "seg_head",
     )
     lora_rank: Annotated[int, Field(ge=1, description="of the adapters on the language model")] = 8
-    lora_alpha: Annotated[float, Field(gt=0, description="an adapter counts alpha / rank times")] = 16
+    lora_alpha: Annotated[int, Field(ge=1, description="an adapter counts alpha / rank times")] = 16
     lora_dropout: Annotated[float, Field(ge=0, lt=1, description="share of an adapter's inputs that a step leaves out")] = 0.05
     lora_targets: Annotated[tuple[str, ...], Field(min_length=1, description="layers with an adapter, by the end of their names")] = (
         "qkv_proj",
@@ -211,7 +211,7 @@ class VideolisaTask:
             raise ModelError(f"{folder}: holds the checkpoint that is fine-tuned; export to another folder")
         weights = read_weights(source)
         trained = {name: value.detach() for name, value in self.module.named_parameters() if value.requires_grad}
-        added = {name: layer for name, layer in self.module.named_modules() if isinstance(layer, LoraLayer)}
+        added = {name: layer for name, layer in self.module.named_modules() if isinstance(layer, Adapted)}
         for name, old in weights.items():
             own = ".".join(place(name, str(source)))
             if own in trained:

@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
+from egoray.core.masks import decode
 from egoray.errors import FormatError, ModelError
 from egoray.formats.rvos import MEVIS
 from egoray.models.published import read_weights
@@ -287,6 +288,38 @@ def test_the_published_defaults():
 
 def test_blocks_are_the_layers_of_the_three_large_networks(task):
     assert [type(block).__name__ for block in task.blocks()] == ["CLIPEncoderLayer"] * 3 + ["SamVisionLayer"] * 3 + ["Phi3DecoderLayer"] * 3
+
+
+def test_recomputing_the_blocks_changes_no_gradient(golden):
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+
+    whole, thrifty = shake(task_of()), shake(task_of())
+    blocks = set(thrifty.blocks())
+    apply_activation_checkpointing(thrifty.module, check_fn=blocks.__contains__)
+    for task in (whole, thrifty):
+        task.module.train()
+        loss_of(task, golden)[0].backward()
+    gradients = [[p.grad for p in task.module.parameters() if p.grad is not None] for task in (whole, thrifty)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_clip_is_learned_and_found_again_by_the_grounder_that_reads_the_export(tmp_path, clip):
+    task = task_of()
+    task.module.train()
+    optimizer = torch.optim.AdamW([p for p in task.module.parameters() if p.requires_grad], lr=3e-3, weight_decay=0.0, betas=(0.9, 0.95))
+    for step in range(150):
+        optimizer.zero_grad()
+        loss_of(task, task.prepare(clip, np.random.default_rng(step)), step)[0].backward()
+        torch.nn.utils.clip_grad_norm_(task.module.parameters(), 1.0)
+        optimizer.step()
+    task.export(tmp_path / "out")
+    images = np.stack([clip.image(frame) for frame in range(10)])
+    (found,) = VideoLisa(str(tmp_path / "out"), **SIZES).ground(ArrayClip(images), ["the red box"])
+    nothing = np.zeros((48, 64), bool)
+    drawn = np.stack([decode(found.masks[frame]) if frame in found.masks else nothing for frame in range(10)])
+    assert mask_iou(torch.from_numpy(drawn), torch.from_numpy(images[..., 0] == 220)).mean() >= 0.8
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -70,7 +70,7 @@ class Network(nn.Module):
             answer = self.llm.lm_head(states[start + asked.answer - 1 : -1]).float()
             told = self.seg_head(states[None, start + asked.seg - 1]).float()
         with torch.autocast(frames.device.type, enabled=False):
-            return answer, self.masks(features, told)[:, 0]
+            return answer, self.masks(features, told)[:, 0].clone()  # FSDP hooks what is returned, and a view would lose the hook
 
     def embed(self, ids: Sequence[int], pictures: torch.Tensor | None = None) -> torch.Tensor:
         """``(1, T, width)`` of tokens, followed by those of the pictures ``(P, width)`` where given."""
