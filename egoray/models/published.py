@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import psutil
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -129,6 +130,40 @@ def read_file(path: Path) -> Weights:
         raise ModelError(f"{path}: no such checkpoint") from error
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: truncated or not a safetensors file; download it again") from error
+
+
+def write_checkpoint(folder: Path, weights: Mapping[str, torch.Tensor], source: Path, shard_bytes: int = 5_000_000_000) -> None:
+    """Write tensors as `read_weights` reads them, and beside them the configs and the tokenizer of ``source``, config.json last.
+
+    Args:
+        folder: made if it is missing; a checkpoint that it holds is replaced.
+        weights: on the CPU, by published names.
+        source: the folder of the checkpoint that they come from.
+        shard_bytes: a file holds no more, unless one tensor does; several have an index.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in [folder / "config.json", folder / f"{SAFE}.index.json", *folder.glob("model*.safetensors")]:
+        old.unlink(missing_ok=True)
+    shards: list[Weights] = [{}]
+    room = shard_bytes
+    for name, value in weights.items():
+        if value.nbytes > room and shards[-1]:
+            shards.append({})
+            room = shard_bytes
+        shards[-1][name] = value.contiguous()
+        room -= value.nbytes
+    names = [SAFE] if len(shards) == 1 else [f"model-{k:05d}-of-{len(shards):05d}.safetensors" for k in range(1, len(shards) + 1)]
+    for name, shard in zip(names, shards, strict=True):
+        save_file(shard, folder / name, metadata={"format": "pt"})
+    if len(shards) > 1:
+        index = {
+            "metadata": {"total_size": sum(value.nbytes for value in weights.values())},
+            "weight_map": {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard},
+        }
+        (folder / f"{SAFE}.index.json").write_text(json.dumps(index, indent=2, sort_keys=True), encoding="utf-8")
+    side = {path for pattern in _SMALL for path in source.glob(pattern) if not path.name.endswith(".index.json")}
+    for path in sorted(side, key=lambda path: path.name == "config.json"):
+        shutil.copyfile(path, folder / path.name)
 
 
 def read_plain(path: Path) -> Any:

@@ -14,7 +14,16 @@ from torch import nn
 
 from egoray.errors import ModelError
 from egoray.models import published
-from egoray.models.published import EmptyWeights, check_memory, checkpoint_folder, fill, num_bytes, read_config, read_weights
+from egoray.models.published import (
+    EmptyWeights,
+    check_memory,
+    checkpoint_folder,
+    fill,
+    num_bytes,
+    read_config,
+    read_weights,
+    write_checkpoint,
+)
 from support import hub
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2), "steps": torch.tensor([3])}
@@ -48,6 +57,22 @@ def test_each_form_of_a_folder_gives_the_same_tensors(tmp_path, form):
     read = read_weights(write(tmp_path / "model", form))
     assert read.keys() == TENSORS.keys()
     assert all(torch.equal(read[name], value) for name, value in TENSORS.items())
+
+
+@pytest.mark.parametrize(("shard_bytes", "files"), [(1000, 1), (24, 2), (30, 2), (1, 3)])
+def test_a_written_checkpoint_is_read_again_with_its_side_files(tmp_path, shard_bytes, files):
+    source = write(tmp_path / "source", "safe shards")
+    for name in ("config.json", "tokenizer.model", "notes.md"):
+        (source / name).write_text("{}")
+    out = tmp_path / "a" / "out"
+    write_checkpoint(out, {"old": torch.ones(9)}, source, 1)
+    write_checkpoint(out, TENSORS, source, shard_bytes)
+    read = read_weights(out)
+    assert read.keys() == TENSORS.keys()
+    assert all(torch.equal(read[name], value) for name, value in TENSORS.items())
+    names = {path.name for path in out.iterdir()}
+    assert len([name for name in names if name.endswith(".safetensors")]) == files
+    assert {name for name in names if not name.startswith("model")} == {"config.json", "tokenizer.model"}
 
 
 def test_an_old_file_of_tensors_is_read_too(tmp_path):

@@ -164,7 +164,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path):
 
 def test_too_little_memory_is_refused_before_anything_is_loaded(monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1_000_000))
-    monkeypatch.setattr("egoray.models.videolisa.grounder.build", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("egoray.models.videolisa.checkpoint.build", lambda *_: pytest.fail("loaded"))
     with pytest.raises(ModelError, match=r"too little memory on cpu: the weights take 0\.0 GB"):
         VideoLisa(str(FOLDER))
 

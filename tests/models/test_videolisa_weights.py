@@ -1,7 +1,5 @@
 """VideoLISA's published key layout at its real sizes, and what does not fit it."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,7 +10,7 @@ from egoray.models.videolisa.grounder import VideoLisa
 from egoray.models.videolisa.prompt import Tokens
 from egoray.models.videolisa.weights import build, llm_config, split
 from support.clips import ArrayClip
-from support.videolisa import FOLDER, SIZES, copy, recorded
+from support.videolisa import FOLDER, SIZES, copy, recorded, without_tower
 
 PHI3_MINI = {
     "model_type": "llava_phi",
@@ -158,7 +156,7 @@ def test_a_token_sees_itself_and_the_window_before_it(window):
     free = build(parts, config | {"sliding_window": None}, clip, "x", cpu, torch.float32)
     assert free.llm.config.sliding_window is None
     pictures = torch.randn(1100, 64, generator=torch.Generator().manual_seed(0))
-    asked = Tokens(list(range(20)), list(range(20, 60)), 30)
+    asked = Tokens(list(range(20)), list(range(20, 60)), 30, 20)
     with torch.inference_mode():
         found = windowed.seg_embeddings([asked, asked], pictures)
 
@@ -172,20 +170,6 @@ def test_a_token_sees_itself_and_the_window_before_it(window):
 
         torch.testing.assert_close(found, torch.stack([by_mask(window)] * 2), rtol=0, atol=3e-6)
         assert (by_mask(window - 1) - found[0]).abs().max() > 1e-4  # one token less is another answer
-
-
-def without_tower(folder):
-    """The checkpoint as it is published, without CLIP's weights, and a CLIP folder of its own beside it."""
-    weights = load_file(folder / "model.safetensors")
-    tower = {name.removeprefix("model.vision_tower.vision_tower."): value for name, value in weights.items() if "vision_tower" in name}
-    save_file({name: value for name, value in weights.items() if "vision_tower" not in name}, folder / "model.safetensors")
-    clip = (folder / "clip").rename(folder.parent / "clip")
-    whole = {"model_type": "clip", "vision_config": read_config(clip), "text_config": {}}
-    (clip / "config.json").write_text(json.dumps(whole))
-    others = {"text_model.final_layer_norm.weight": torch.ones(8), "logit_scale": torch.ones(())}
-    others["vision_model.embeddings.position_ids"] = torch.arange(577)[None]
-    torch.save(tower | others, clip / "pytorch_model.bin")
-    return str(clip)
 
 
 def test_clip_comes_from_a_folder_of_its_own(tmp_path):

@@ -8,26 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
 from egoray.core.masks import encode
 from egoray.errors import ModelError
 from egoray.models.base import Clip, Grounded
-from egoray.models.published import check_memory, checkpoint_folder, num_bytes, read_config, read_weights
+from egoray.models.videolisa.checkpoint import load
 from egoray.models.videolisa.network import visual_tokens
-from egoray.models.videolisa.pictures import ClipPictures, full_size, sam_pixels
-from egoray.models.videolisa.prompt import Template, Tokens, dense_positions, sparse_frames
-from egoray.models.videolisa.weights import build, clip_weights, split
+from egoray.models.videolisa.pictures import full_size, sam_pixels
+from egoray.models.videolisa.prompt import Tokens, dense_positions, sparse_frames
 from egoray.schema import MaskRLE
 
-CLIP = "openai/clip-vit-large-patch14-336"
-"""Which CLIP a checkpoint means whose config names none."""
-
-_TEXT_TOKENS = 128
-"""Room that the pictures must leave for the prompt."""
 _SENTENCES_AT_ONCE = 8
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _T = TypeVar("_T")
@@ -74,22 +67,10 @@ class VideoLisa:
         self._device = torch.device(device)
         self._batch = batch or (4 if self._device.type == "cuda" else 1)
         self._num_sparse, self._num_dense = num_sparse, num_dense
-        folder = checkpoint_folder(checkpoint)
-        config = read_config(folder)
-        self._template = Template(folder)
-        parts = split(read_weights(folder), str(folder))
-        clip_folder = _clip_folder(folder, clip, config, weights=not parts["clip"])
-        clip_config = read_config(clip_folder)
-        if not parts["clip"]:
-            parts["clip"] = clip_weights(read_weights(clip_folder))
         kind = _DTYPES[dtype] if dtype else torch.bfloat16 if self._device.type == "cuda" else torch.float32
-        check_memory(
-            sum(num_bytes(tensors, torch.float32 if part == "sam" else kind) for part, tensors in parts.items()), self._device, str(folder)
-        )
-        self._net = build(parts, config, clip_config, str(folder), self._device, kind)
-        self._clip_pictures = ClipPictures(clip_folder, self._net.clip.config.image_size)
-        self._side = self._net.sam.config.vision_config.image_size
-        self._check_fit()
+        self._checkpoint = load(checkpoint, clip, self._device, kind)
+        self._net = self._checkpoint.net
+        self._num_visual = self._checkpoint.num_visual(num_sparse, num_dense)
 
     def ground(self, clip: Clip, texts: Sequence[str]) -> list[Grounded]:
         """See `Grounder.ground`; the clip is read twice, the sampled frames and then all of them.
@@ -97,10 +78,11 @@ class VideoLisa:
         Raises:
             ValueError: also if a sentence is too long for the model.
         """
-        asked = [self._template(text) for text in texts]
+        asked = [self._checkpoint.template(text) for text in texts]
+        limit = self._checkpoint.num_positions
         for text, tokens in zip(texts, asked, strict=True):
-            if (length := self._num_visual() + len(tokens.before) + len(tokens.after)) > self._limit():
-                raise ValueError(f"{text[:40]!r}...: too long; with the pictures {length} tokens, and the model reads {self._limit()}")
+            if (length := self._num_visual + len(tokens.before) + len(tokens.after)) > limit:
+                raise ValueError(f"{text[:40]!r}...: too long; with the pictures {length} tokens, and the model reads {limit}")
         results = [Grounded(masks={}, scores={}) for _ in texts]
         if not texts or not clip.num_frames:
             return results
@@ -116,7 +98,7 @@ class VideoLisa:
         dense = dense_positions(self._num_sparse, self._num_dense)
         seen: dict[int, torch.Tensor] = {}
         for numbered in _batches(clip.frames(sorted(set(chosen))), self._batch):
-            pixels = self._clip_pictures([image for _, image in numbered]).to(self._device)
+            pixels = self._checkpoint.clip_pictures([image for _, image in numbered]).to(self._device)
             tokens = self._net.projector(self._net.look(pixels))
             seen |= zip((frame for frame, _ in numbered), tokens, strict=True)
         return self._net.seg_embeddings(asked, visual_tokens([seen[frame] for frame in chosen], dense))
@@ -124,41 +106,18 @@ class VideoLisa:
     def _segment(self, clip: Clip, embeddings: torch.Tensor) -> list[Grounded]:
         masks: list[dict[int, MaskRLE]] = [{} for _ in embeddings]
         scores: list[dict[int, float]] = [{} for _ in embeddings]
+        side = self._checkpoint.side_px
         for numbered in _batches(clip.frames(), self._batch):
-            features = self._net.scene(torch.stack([sam_pixels(image, self._side) for _, image in numbered]).to(self._device))
+            features = self._net.scene(torch.stack([sam_pixels(image, side) for _, image in numbered]).to(self._device))
             for first in range(0, len(embeddings), _SENTENCES_AT_ONCE):
                 logits = self._net.masks(features, embeddings[first : first + _SENTENCES_AT_ONCE])
                 for (frame, image), small in zip(numbered, logits, strict=True):
-                    for k, full in enumerate(full_size(small, image.shape[:2], self._side), start=first):
+                    for k, full in enumerate(full_size(small, image.shape[:2], side), start=first):
                         found = full > 0
                         scores[k][frame] = float(full[found].sigmoid().mean() if found.any() else full.max().sigmoid())
                         if found.any():
                             masks[k][frame] = encode(found.cpu().numpy())
         return [Grounded(masks=found, scores=sure) for found, sure in zip(masks, scores, strict=True)]
-
-    def _num_visual(self) -> int:
-        sizes = self._net.clip.config
-        return self._num_sparse + self._num_dense * (sizes.image_size // sizes.patch_size) ** 2
-
-    def _limit(self) -> int:
-        return self._net.llm.config.max_position_embeddings
-
-    def _check_fit(self) -> None:
-        if self._num_visual() + _TEXT_TOKENS > self._limit():
-            raise ModelError(
-                f"videolisa: {self._num_sparse} sparse and {self._num_dense} dense frames are {self._num_visual()} tokens,"
-                f" and the model reads {self._limit()} with the prompt; take fewer dense frames"
-            )
-
-
-def _clip_folder(folder: Path, asked: str, config: dict[str, Any], weights: bool) -> Path:
-    name = asked or str(config.get("mm_vision_tower") or CLIP)
-    if not asked and (folder / name).is_dir():
-        return folder / name
-    try:
-        return checkpoint_folder(name, weights)
-    except ModelError as error:
-        raise ModelError(f"{error}; VideoLISA needs a CLIP beside its own weights, name its folder with the option clip") from error
 
 
 def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:

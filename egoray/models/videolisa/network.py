@@ -39,6 +39,39 @@ class Network(nn.Module):
         states = self.clip(pixels.to(self.clip.dtype), output_hidden_states=True).hidden_states
         return states[self.select_layer][:, 1:]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of all but SAM; trained parameters are float32 in any case."""
+        return self.projector[0].weight.dtype
+
+    def forward(
+        self, asked: Tokens, frames: torch.Tensor, sparse: Sequence[int], dense: Sequence[int], scenes: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is trained: the logits ``(A, vocabulary)`` of the answer's tokens, and those of a mask ``(D, 4 h, 4 w)`` a dense frame.
+
+        Gradients reach the language model, the head of [SEG] and the mask decoder; CLIP, the projector and SAM's image pass have none.
+        Both are float32; all but the mask decoder runs under bfloat16 where the frozen weights are in it.
+
+        Args:
+            asked: the prompt.
+            frames: CLIP's pixels of each frame that is looked at, ``(F, 3, 336, 336)``.
+            sparse: rows of ``frames`` that the language model is shown, in time order.
+            dense: places in ``sparse``, D of them, that it is shown in full.
+            scenes: SAM's pixels of these, ``(D, 3, side, side)``.
+        """
+        with torch.no_grad():
+            seen = self.projector(self.look(frames))
+            features = torch.cat([self.scene(pixels[None]) for pixels in scenes])
+        pictures = visual_tokens([seen[row] for row in sparse], dense)
+        with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            sequence = torch.cat([self.embed(asked.before, pictures), self.embed(asked.after)], dim=1)
+            states = self.llm.model(inputs_embeds=sequence, use_cache=False).last_hidden_state[0]
+            start = len(asked.before) + len(pictures)
+            answer = self.llm.lm_head(states[start + asked.answer - 1 : -1]).float()
+            told = self.seg_head(states[None, start + asked.seg - 1]).float()
+        with torch.autocast(frames.device.type, enabled=False):
+            return answer, self.masks(features, told)[:, 0].clone()  # FSDP hooks what is returned, and a view would lose the hook
+
     def embed(self, ids: Sequence[int], pictures: torch.Tensor | None = None) -> torch.Tensor:
         """``(1, T, width)`` of tokens, followed by those of the pictures ``(P, width)`` where given."""
         table = self.llm.model.embed_tokens
@@ -64,7 +97,7 @@ class Network(nn.Module):
 
     def scene(self, pixels: torch.Tensor) -> torch.Tensor:
         """SAM's ``(B, C, h, w)`` float32 features of ``(B, 3, side, side)`` pixels; under bfloat16 if the language model is in it."""
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.llm.dtype == torch.bfloat16):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             features = self.sam.vision_encoder(pixels).last_hidden_state
         return features.float()
 

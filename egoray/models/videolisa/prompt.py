@@ -16,7 +16,8 @@ from egoray.models.published import read_config
 SEG = "[SEG]"
 _BLANK = "\u2581"
 BEFORE = "<|system|>\nYou are a helpful AI assistant.<|end|>\n<|user|>\n"
-AFTER = "\nPlease segment the {query} in this image.<|end|>\n<|assistant|>\nSure, [SEG].<|end|>"
+QUESTION = "Please segment the {query} in this image."
+ANSWER = "Sure, [SEG].<|end|>"
 
 
 def uniform(total: int, wanted: int) -> list[int]:
@@ -39,11 +40,12 @@ def dense_positions(num_sparse: int, wanted: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A prompt around the pictures: ids before them, ids after them, and the place of [SEG] among the latter."""
+    """A prompt around the pictures: ids before them, ids after them, and where among the latter [SEG] is and the answer begins."""
 
     before: list[int]
     after: list[int]
     seg: int
+    answer: int
 
 
 class Template:
@@ -58,20 +60,28 @@ class Template:
         if SEG not in tokenizer.get_vocab():
             raise ModelError(f"{folder}: the tokenizer has no {SEG}; this is the base model, not a trained VideoLISA")
         self.seg_id = tokenizer.convert_tokens_to_ids(SEG)
+        self.max_length: int = tokenizer.model_max_length
         self._tokenizer, self._before = tokenizer, tokenizer(BEFORE)["input_ids"]
         if _keeps_blank(folder, tokenizer):
             self._before.insert(int(self._before[0] == tokenizer.bos_token_id), tokenizer.convert_tokens_to_ids(_BLANK))
 
-    def __call__(self, text: str) -> Tokens:
+    def __call__(self, text: str, question: str = QUESTION) -> Tokens:
         """The sentence as it is asked: lower case, one final dot removed; the answer ``Sure, [SEG].`` is given, not generated.
+
+        Args:
+            text: the sentence.
+            question: where ``{query}`` stands for it.
 
         Raises:
             ValueError: if the sentence has no word.
         """
         check_texts([text])
         query = text.strip().lower().removesuffix(".")
-        after = self._tokenizer(AFTER.format(query=query), add_special_tokens=False)["input_ids"]
-        return Tokens(self._before, after, len(after) - 1 - after[::-1].index(self.seg_id))
+        asked = f"\n{question.format(query=query)}<|end|>\n<|assistant|>\n"
+        tokens = self._tokenizer(asked + ANSWER, add_special_tokens=False, return_offsets_mapping=True)
+        after = tokens["input_ids"]
+        answer = next(k for k, (start, _) in enumerate(tokens["offset_mapping"]) if start >= len(asked))
+        return Tokens(self._before, after, len(after) - 1 - after[::-1].index(self.seg_id), answer)
 
 
 def _load(folder: Path) -> Any:

@@ -57,14 +57,24 @@ def split(weights: Mapping[str, torch.Tensor], where: str) -> dict[str, Weights]
     """
     parts: dict[str, Weights] = {part: {} for _, part, _ in PARTS}
     for name, value in weights.items():
-        place = next(((part, own + name.removeprefix(prefix)) for prefix, part, own in PARTS if name.startswith(prefix)), None)
-        if place is None:
-            raise ModelError(f"{where}: {name} is not a tensor of VideoLISA; give a merged checkpoint, without LoRA or other adapters")
-        parts[place[0]][place[1]] = value
-    parts["sam"] = {_sam_name(name, where): value for name, value in parts["sam"].items()}
+        part, own = place(name, where)
+        parts[part][own] = value
     if POSITIONS[0] in parts["sam"]:
         parts["sam"][POSITIONS[1]] = parts["sam"][POSITIONS[0]]
     return parts
+
+
+def place(name: str, where: str) -> tuple[str, str]:
+    """The part that a published tensor belongs to, and its name in it.
+
+    Raises:
+        ModelError: if VideoLISA does not have it.
+    """
+    for prefix, part, inside in PARTS:
+        if name.startswith(prefix):
+            own = inside + name.removeprefix(prefix)
+            return part, _sam_name(own, where) if part == "sam" else own
+    raise ModelError(f"{where}: {name} is not a tensor of VideoLISA; give a merged checkpoint, without LoRA or other adapters")
 
 
 def _sam_name(name: str, where: str) -> str:
