@@ -77,6 +77,7 @@ def build_task(recipe: Recipe, device: str | torch.device, folder: Path) -> Task
         ModelError: if the checkpoint is not of this recipe's model.
     """
     torch.manual_seed(recipe.seed)
+    device = torch.device(device)
     dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
     if recipe.task == "sam2":
         from egoray.train.sam2_task import Sam2Task, Sam2Training
