@@ -150,18 +150,41 @@ def express(annotations: str, videos: str, mode: str | None, retry_failed: bool,
 
 @main.command()
 @click.option("--annotations", required=True, metavar="DIR", help="The --out folder of `egoray annotate`.")
-@click.option("--videos", required=True, metavar="DIR", help="Folder of <clip_uid>.mp4 files.")
+@click.option("--videos", required=True, metavar="DIR", help="Folder of the annotated clips.")
 @click.option("--out", required=True, metavar="DATASET", help="Folder for the dataset, in the released EgoMask layout.")
 @click.option(
-    "--tier", type=click.Choice(["short", "medium", "long"]), default="medium", show_default=True, help="Split to file the clips under."
+    "--sources", multiple=True, metavar="FILE", help="ego4d.json or EgoTracks file: which video a clip is from, so none is in two splits."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
-def build(annotations: str, videos: str, out: str, tier: str, as_json: bool) -> None:
-    """Write a dataset in the released EgoMask layout: masks at 1 fps, frames, expressions."""
-    from egoray import terminal
-    from egoray.dataset.build import build as build_dataset
+@click.option("--tier", type=click.Choice(["rules", "short", "medium", "long", "train"]), help="File every clip here.  [default: rules]")
+@click.option("--fps", type=click.Choice(["1", "5"]), help="Masks and pictures a second.  [default: 1]")
+@click.option("--seed", type=int, help="The same seed chooses the same videos and windows.  [default: 0]")
+@click.option("--reviewed", type=click.Choice(["unless_rejected", "only", "all"]), help="Which objects.  [default: unless_rejected]")
+@stage_options
+def build(annotations: str, videos: str, out: str, sources: tuple[str, ...], fps: str | None, **options: Any) -> None:
+    """Write a dataset in the released EgoMask layout: tiers by the paper's rules, masks, pictures, sentences, card, checksums.
 
-    terminal.finish(build_dataset(annotations, videos, out, tier=tier), as_json)
+    Short is under a minute, Medium one to three (cut at random from longer clips), Long over three; what they leave over is
+    DATASET/egomask-train. Counts: --set short=200 --set medium=100 --set long=15 --set train=null (all that is left).
+    """
+    from collections import Counter
+
+    from egoray import terminal
+    from egoray.config import BuildConfig, absolute_under_job, load
+    from egoray.dataset.build import make_plan, write_dataset
+
+    for option, path in (("--annotations", annotations), ("--videos", videos), ("--out", out), *(("--sources", path) for path in sources)):
+        absolute_under_job(path, option)
+    given = {name: options[name] for name in ("tier", "seed", "reviewed")} | {"fps": int(fps) if fps else None}
+    config = load(BuildConfig, options["config_file"], options["overrides"], **given)
+    plan = make_plan(annotations, config, sources=sources, limit=options["limit"])
+    if options["dry_run"]:
+        summary = plan.summary()
+    else:
+        with terminal.counter("pictures of clips", plan.num_folders) as tick:
+            summary = write_dataset(plan, videos, out, tick)
+    if not options["as_json"]:
+        summary["left_out"] = dict(Counter(summary["left_out"].values()))
+    return terminal.finish(summary, options["as_json"])
 
 
 @main.command()
