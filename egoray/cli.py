@@ -188,6 +188,27 @@ def build(annotations: str, videos: str, out: str, sources: tuple[str, ...], fps
 
 
 @main.command()
+@click.argument("dataset", metavar="DATASET")
+@click.option("--no-checksums", is_flag=True, help="Do not read every file again to compare it with SHA256SUMS.")
+@click.option("--json", "as_json", is_flag=True, help="Print all findings as one JSON object on stdout.")
+def validate(dataset: str, no_checksums: bool, as_json: bool) -> None:
+    """Is DATASET whole, in the EgoMask layout, released or built? Names every fault; exit 1 where there is one.
+
+    What the release itself lacks (pictures, subset/medium/meta.json) is a warning.
+    """
+    from egoray import terminal
+    from egoray.dataset.validate import validate as check
+
+    found = check(dataset, checksums=not no_checksums).summary()
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        terminal.findings(found)
+    if not found["ok"]:
+        sys.exit(1)
+
+
+@main.command()
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("--metric", default="IoU_gold_pred", show_default=True, help="Metric by which expressions changed most.")
