@@ -208,6 +208,39 @@ def validate(dataset: str, no_checksums: bool, as_json: bool) -> None:
         sys.exit(1)
 
 
+EXCHANGE = click.Choice(["coco", "youtube-vis", "davis", "sa-v", "huggingface", "fiftyone", "cvat", "label-studio"])
+
+
+@main.command()
+@click.argument("dataset", metavar="DATASET")
+@click.option("--format", "kind", type=EXCHANGE, required=True, help="What to write; docs/export.md says what each keeps.")
+@click.option("--split", type=click.Choice(["short", "medium", "long", "train", "all"]), default="all", show_default=True)
+@click.option("--out", required=True, metavar="DIR", help="A new or empty folder.")
+@click.option("--pictures", is_flag=True, help="Copy the pictures too, to where the format's loaders look for them.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
+def export(dataset: str, kind: str, split: str, out: str, pictures: bool, as_json: bool) -> None:
+    """Write a dataset's masks and sentences in the format of another tool."""
+    from egoray import terminal
+    from egoray.dataset.export import export as export_dataset
+
+    terminal.finish(export_dataset(dataset, split, kind, out, pictures=pictures), as_json)
+
+
+@main.command(name="import")
+@click.argument("source", metavar="SOURCE")
+@click.option("--format", "kind", type=EXCHANGE, required=True, help="What SOURCE, a file or a folder, is.")
+@click.option("--tier", type=click.Choice(["short", "medium", "long", "train"]), required=True, help="Where to file the videos.")
+@click.option("--images", metavar="DIR", help="Folder from which SOURCE names its pictures; they are copied.")
+@click.option("--out", required=True, metavar="DATASET", help="A new or empty folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
+def import_(source: str, kind: str, tier: str, images: str | None, out: str, as_json: bool) -> None:
+    """Bring your own masks: a dataset in the EgoMask layout from the format of another tool, ready to train on and evaluate."""
+    from egoray import terminal
+    from egoray.dataset.export import import_masks
+
+    terminal.finish(import_masks(kind, source, out, tier=tier, images=images), as_json)
+
+
 @main.command()
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
