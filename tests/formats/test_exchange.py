@@ -146,8 +146,8 @@ def test_sa_v_has_a_mask_a_frame_and_object_empty_where_it_is_absent(tmp_path):
     document = json.loads((tmp_path / "clip_manual.json").read_text())
     areas = [[rles.area({**m, "counts": m["counts"].encode()}) for m in row] for row in document["masklet"]]
     assert [[bool(a) for a in row] for row in areas] == [[False, False], [True, True], [True, False], [True, True], [True, False]]
-    assert document["masklet_visibility_changes"] == [1, 4]
-    assert document["masklet_first_appeared_frame"] == [4.0, 4.0]
+    assert document["masklet_visibility_changes"] == [0, 3]
+    assert document["masklet_first_appeared_frame"] == [1.0, 1.0]  # of the annotated ones
     assert document["video_frame_count"] == 4 * len(document["masklet"])
     for key in ("frame_names", "frame_files", "objects", "expressions"):  # a file of other origin
         del document[key]
