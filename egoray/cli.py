@@ -154,18 +154,95 @@ def express(annotations: str, videos: str, mode: str | None, retry_failed: bool,
 
 @main.command()
 @click.option("--annotations", required=True, metavar="DIR", help="The --out folder of `egoray annotate`.")
-@click.option("--videos", required=True, metavar="DIR", help="Folder of <clip_uid>.mp4 files.")
+@click.option("--videos", required=True, metavar="DIR", help="Folder of the annotated clips.")
 @click.option("--out", required=True, metavar="DATASET", help="Folder for the dataset, in the released EgoMask layout.")
 @click.option(
-    "--tier", type=click.Choice(["short", "medium", "long"]), default="medium", show_default=True, help="Split to file the clips under."
+    "--sources", multiple=True, metavar="FILE", help="ego4d.json or EgoTracks file: which video a clip is from, so none is in two splits."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
-def build(annotations: str, videos: str, out: str, tier: str, as_json: bool) -> None:
-    """Write a dataset in the released EgoMask layout: masks at 1 fps, frames, expressions."""
-    from egoray import terminal
-    from egoray.dataset.build import build as build_dataset
+@click.option("--tier", type=click.Choice(["rules", "short", "medium", "long", "train"]), help="File every clip here.  [default: rules]")
+@click.option("--fps", type=click.Choice(["1", "5"]), help="Masks and pictures a second.  [default: 1]")
+@click.option("--seed", type=int, help="The same seed chooses the same videos and windows.  [default: 0]")
+@click.option("--reviewed", type=click.Choice(["unless_rejected", "only", "all"]), help="Which objects.  [default: unless_rejected]")
+@stage_options
+def build(annotations: str, videos: str, out: str, sources: tuple[str, ...], fps: str | None, **options: Any) -> None:
+    """Write a dataset in the released EgoMask layout: tiers by the paper's rules, masks, pictures, sentences, card, checksums.
 
-    terminal.finish(build_dataset(annotations, videos, out, tier=tier), as_json)
+    Short is under a minute, Medium one to three (cut at random from longer clips), Long over three; what they leave over is
+    DATASET/egomask-train. Counts: --set short=200 --set medium=100 --set long=15 --set train=null (all that is left).
+    """
+    from collections import Counter
+
+    from egoray import terminal
+    from egoray.config import BuildConfig, absolute_under_job, load
+    from egoray.dataset.build import make_plan, write_dataset
+
+    for option, path in (("--annotations", annotations), ("--videos", videos), ("--out", out), *(("--sources", path) for path in sources)):
+        absolute_under_job(path, option)
+    given = {name: options[name] for name in ("tier", "seed", "reviewed")} | {"fps": int(fps) if fps else None}
+    config = load(BuildConfig, options["config_file"], options["overrides"], **given)
+    plan = make_plan(annotations, config, sources=sources, limit=options["limit"])
+    if options["dry_run"]:
+        summary = plan.summary()
+    else:
+        with terminal.counter("pictures of clips", plan.num_folders) as tick:
+            summary = write_dataset(plan, videos, out, tick)
+    if not options["as_json"]:
+        summary["left_out"] = dict(Counter(summary["left_out"].values()))
+    return terminal.finish(summary, options["as_json"])
+
+
+@main.command()
+@click.argument("dataset", metavar="DATASET")
+@click.option("--no-checksums", is_flag=True, help="Do not read every file again to compare it with SHA256SUMS.")
+@click.option("--json", "as_json", is_flag=True, help="Print all findings as one JSON object on stdout.")
+def validate(dataset: str, no_checksums: bool, as_json: bool) -> None:
+    """Is DATASET whole, in the EgoMask layout, released or built? Names every fault; exit 1 where there is one.
+
+    What the release itself lacks (pictures, subset/medium/meta.json) is a warning.
+    """
+    from egoray import terminal
+    from egoray.dataset.validate import validate as check
+
+    found = check(dataset, checksums=not no_checksums).summary()
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        terminal.findings(found)
+    if not found["ok"]:
+        sys.exit(1)
+
+
+EXCHANGE = click.Choice(["coco", "youtube-vis", "davis", "sa-v", "huggingface", "fiftyone", "cvat", "label-studio"])
+
+
+@main.command()
+@click.argument("dataset", metavar="DATASET")
+@click.option("--format", "kind", type=EXCHANGE, required=True, help="What to write; docs/export.md says what each keeps.")
+@click.option("--split", type=click.Choice(["short", "medium", "long", "train", "all"]), default="all", show_default=True)
+@click.option("--out", required=True, metavar="DIR", help="A new or empty folder.")
+@click.option("--pictures", is_flag=True, help="Copy the pictures too, to where the format's loaders look for them.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
+def export(dataset: str, kind: str, split: str, out: str, pictures: bool, as_json: bool) -> None:
+    """Write a dataset's masks and sentences in the format of another tool."""
+    from egoray import terminal
+    from egoray.dataset.export import export as export_dataset
+
+    terminal.finish(export_dataset(dataset, split, kind, out, pictures=pictures), as_json)
+
+
+@main.command(name="import")
+@click.argument("source", metavar="SOURCE")
+@click.option("--format", "kind", type=EXCHANGE, required=True, help="What SOURCE, a file or a folder, is.")
+@click.option("--tier", type=click.Choice(["short", "medium", "long", "train"]), required=True, help="Where to file the videos.")
+@click.option("--images", metavar="DIR", help="Folder from which SOURCE names its pictures; they are copied.")
+@click.option("--out", required=True, metavar="DATASET", help="A new or empty folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
+def import_(source: str, kind: str, tier: str, images: str | None, out: str, as_json: bool) -> None:
+    """Bring your own masks: a dataset in the EgoMask layout from the format of another tool, ready to train on and evaluate."""
+    from egoray import terminal
+    from egoray.dataset.export import import_masks
+
+    terminal.finish(import_masks(kind, source, out, tier=tier, images=images), as_json)
 
 
 @main.command()

@@ -155,6 +155,35 @@ class ExpressConfig(StageConfig):
         return self.model_dump(mode="json", include=pixels | asked)
 
 
+class BuildConfig(StageConfig):
+    """Settings of `egoray build`; the counts are the released benchmark's."""
+
+    tier: Annotated[
+        Literal["rules", "short", "medium", "long", "train"], Field(description="rules: by length, see docs/build.md; else every clip here")
+    ] = "rules"
+    fps: Annotated[Literal[1, 5], Field(description="frames a second of masks and pictures; RefEgo's stay at their 2")] = 1
+    seed: Annotated[int, Field(description="chooses videos and windows; a further video moves no other one's place in the queue")] = 0
+    reviewed: Annotated[
+        Literal["unless_rejected", "only", "all"],
+        Field(description="objects: all but the rejected; only accepted or fixed ones; all. Each with its status"),
+    ] = "unless_rejected"
+    short: Annotated[int, Field(ge=0, description="videos of the short tier, under 60 s")] = 200
+    medium: Annotated[int, Field(ge=0, description="videos of the medium tier, 60 to 180 s, cut from longer ones")] = 100
+    long: Annotated[int, Field(ge=0, description="videos of the long tier, over 180 s")] = 15
+    train: Annotated[int | None, Field(ge=0, description="videos to train on; null: all that the tiers leave over")] = None
+    medium_from: Annotated[
+        Literal["own", "long"], Field(description="cut medium from videos of its own, or, as the release does, from the long tier's")
+    ] = "own"
+    medium_per_video: Annotated[int, Field(ge=1, description="medium clips cut from one video at most")] = 7
+    objects: Annotated[
+        dict[Literal["short", "medium", "long", "train"], Annotated[int, Field(ge=1)]],
+        Field(description="objects of a video at most, by tier; the release has {short: 1, medium: 1}"),
+    ] = {}
+    expressions: Annotated[int | None, Field(ge=1, description="sentences an object has at most in the tiers; the release has 2")] = None
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
+    workers: Annotated[int | None, Field(ge=1, description="clips decoded at a time; default: one for every core")] = None
+
+
 def load(
     kind: type[Config], path: str | None, overrides: Sequence[str] = (), *, defaults: Mapping[str, Any] | None = None, **given: Any
 ) -> Config:

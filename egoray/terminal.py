@@ -21,6 +21,7 @@ from egoray.errors import ConfigError
 
 LOG_EVERY_S = 10.0
 SHOWN_FAILURES = 10
+SHOWN_FINDINGS = 20
 FEW_CLIPS = 10
 
 
@@ -238,6 +239,17 @@ def models(rows: list[dict[str, Any]]) -> None:
         lacks = "\n".join(row["missing"]) or "nothing"
         table.add_row(row["name"], row["for"], Text(row["summary"]), f"{row['memory_gb']:g} GB" if row["memory_gb"] else "", Text(lacks))
     console.print(table)
+
+
+def findings(found: dict[str, Any]) -> None:
+    """Print what `egoray.dataset.validate` found on stderr: the first faults and warnings, then how many there are of each."""
+    for kind in ("warnings", "faults"):
+        for line in found[kind][:SHOWN_FINDINGS]:
+            click.echo(f"{kind.removesuffix('s')}: {line}", err=True)
+        if len(found[kind]) > SHOWN_FINDINGS:
+            click.echo(f"... and {len(found[kind]) - SHOWN_FINDINGS} more {kind}; --json has them all", err=True)
+    looked_at = ", ".join(f"{number:,} {what}" for what, number in found["counts"].items())
+    click.echo(f"{found['dataset']}: {len(found['faults'])} faults, {len(found['warnings'])} warnings in {looked_at}", err=True)
 
 
 def comparison(result: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from egoray.cli import main
-from egoray.config import AnnotateConfig, ExpressConfig, PredictConfig, load
+from egoray.config import AnnotateConfig, BuildConfig, ExpressConfig, PredictConfig, load
 from support import release
 
 
@@ -83,7 +83,9 @@ def test_an_out_folder_that_cannot_be_written_is_one_line(clips, tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("stage", "config"), [("annotate", AnnotateConfig), ("express", ExpressConfig), ("predict", PredictConfig)])
+@pytest.mark.parametrize(
+    ("stage", "config"), [("annotate", AnnotateConfig), ("express", ExpressConfig), ("predict", PredictConfig), ("build", BuildConfig)]
+)
 def test_the_jobs_settings_are_the_stages_own(stage, config):
     assert load(config, str(Path(__file__).parents[1] / "jobs" / f"{stage}.yaml")) == config()
 

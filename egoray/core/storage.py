@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -59,6 +60,27 @@ class Folder:
         with paths.reached(self.uri):
             found: list[fs.FileInfo] = self._fs.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
         return found
+
+    def files(self, under: str = "") -> list[str]:
+        """Sorted names of all files below ``under``, at any depth, as paths from here; empty when there are none."""
+        root = self._path(under) if under else self._root
+        found = self._fs.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+        return sorted(i.path.removeprefix(f"{self._root}/") for i in found if i.type == fs.FileType.File)
+
+    def sha256(self, name: str) -> str:
+        """The file's SHA-256 in hex, read in pieces.
+
+        Raises:
+            FormatError: if it is not there.
+        """
+        digest = hashlib.sha256()
+        try:
+            with self._fs.open_input_stream(self._path(name)) as stream:
+                while piece := stream.read(1 << 20):
+                    digest.update(piece)
+        except FileNotFoundError as error:
+            raise FormatError(f"{self.uri}/{name}: not found") from error
+        return digest.hexdigest()
 
     def exists(self, name: str) -> bool:
         """Whether a file of this name is there, complete."""

@@ -39,11 +39,12 @@ TIERS = ("short", "medium", "long")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkObject:
-    """An object of a video: ``masks[frame_name]`` where it is visible."""
+    """An object of a video: ``masks[frame_name]`` where it is visible; ``status`` is what a reviewer said, empty for nothing."""
 
     object_id: str
     category: str
     masks: Mapping[str, MaskRLE]
+    status: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +136,8 @@ def _tables(videos: Sequence[BenchmarkVideo]) -> tuple[dict[str, dict[str, Any]]
         objects = {}
         for item in video.objects:
             seen = visible(item.masks)
-            objects[item.object_id] = {"category": item.category, "frames": [name for name in video.frame_names if name in seen]}
+            status = {"status": item.status} if item.status else {}
+            objects[item.object_id] = {"category": item.category, "frames": [name for name in video.frame_names if name in seen], **status}
         meta[video.video_id] = {"objects": objects}
         numbered = {str(n): expression_json(e) for n, e in enumerate(video.expressions)}
         sentences[video.video_id] = {"frames": list(video.frame_names), "expressions": numbered}
@@ -325,6 +327,7 @@ def read_train(root: str | os.PathLike[str]) -> list[BenchmarkVideo]:
             BenchmarkObject(
                 object_id=object_id,
                 category=str(json_object(known.get(object_id, {}), where).get("category", "")),
+                status=str(json_object(known.get(object_id, {}), where).get("status", "")),
                 masks=aligned_masks(row, names, f"{path}: ({video_id}, {object_id})"),
             )
             for object_id, row in sorted(rows.items(), key=lambda pair: number_order(pair[0]))

@@ -7,6 +7,7 @@ and from the code that loads it, so every field that the two leave open is read 
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -126,3 +127,15 @@ def _annotations(document: dict[str, Any], name: str) -> Iterator[tuple[str, tup
         texts = caption if isinstance(caption, list) else [caption]
         cleaned = tuple(text.strip() for text in texts if isinstance(text, str) and text.strip())
         yield clip_id, cleaned, annotation | {"img_clip_id": position}
+
+
+def image_name(clip_id: str, frame: int) -> str:
+    """The name, without extension, of the ``frame``-th image of a clip ``<video>--<first>-<count>``: images keep the video's numbers.
+
+    Raises:
+        FormatError: if the clip's name is of another form.
+    """
+    match = re.fullmatch(r".+--(\d+)-\d+", clip_id)
+    if match is None:
+        raise FormatError(f"{clip_id}: not the name of a RefEgo clip, which is <video>--<first image>-<images>")
+    return f"img{int(match[1]) + frame:010d}"
