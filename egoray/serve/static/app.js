@@ -2,10 +2,10 @@
 
 import { Answer } from "./answer.js";
 import { Refusal, getFile, ground, useToken } from "./api.js";
+import { offerDownloads } from "./downloads.js";
 import { Notice } from "./notice.js";
 import { listModels, listSamples } from "./offers.js";
 import { Rows } from "./rows.js";
-import { asFilm, asJSON, asPicture, filmKind, save } from "./save.js";
 import { Sentences } from "./sentences.js";
 import { Stage } from "./stage.js";
 import { Timeline, clock } from "./timeline.js";
@@ -38,14 +38,14 @@ function take(time_s) {
 
 function open(chosen, url) {
   cancel();
-  asking = answer = null;
+  asking = null;
   running(false);
   if (stage.video.src) URL.revokeObjectURL(stage.video.src);
   source = chosen;
   notice.hide();
-  rows.reset(null);
+  put(null);
   $("saves").hidden = $("progress").hidden = $("drop").hidden = $("unplayable").hidden = true;
-  for (const id of ["video", "masks", "controls", "timeline"]) $(id).hidden = false;
+  for (const id of ["video", "masks", "controls", "timeline", "keys"]) $(id).hidden = false;
   $("name").textContent = chosen.name;
   stage.load(url);
   for (const card of $("samples").querySelectorAll("button")) card.setAttribute("aria-pressed", String(card.name === chosen.sample));
@@ -196,9 +196,8 @@ async function ask() {
   notice.hide();
   useToken($("token").value);
   const controller = (asking = new AbortController());
-  answer = new Answer(sentences.texts, { start_s: seconds("start_s") ?? 0, stop_s: seconds("stop_s") });
-  rows.reset(answer);
-  stage.show(answer, rows.shown);
+  const earlier = answer;
+  put(new Answer(sentences.texts, { start_s: seconds("start_s") ?? 0, stop_s: seconds("stop_s") }));
   stage.pause();
   stage.seek(answer.asked.start_s);
   running(true);
@@ -220,11 +219,19 @@ async function ask() {
   }
   if (asking !== controller) return;
   asking = null;
+  if (!answer.start) put(earlier);
   const fromCancel = document.activeElement === $("cancel");
   running(false);
   if (fromCancel) $("submit").focus();
   $("doing").textContent = end;
   say(end);
+}
+
+/** Have this answer on the page, or none. */
+function put(one) {
+  answer = one;
+  rows.reset(answer);
+  stage.show(answer, rows.shown);
 }
 
 function hear(event) {
@@ -294,34 +301,6 @@ $("retry").addEventListener("click", () => (source ? ask() : list()));
 $("cancel").addEventListener("click", cancel);
 $("token").addEventListener("change", list);
 
-// Downloads
-
-const base = () => source.name.replace(/\.[^.]*$/, "");
-$("save-json").addEventListener("click", () => save(asJSON(answer), `${base()}.json`));
-$("save-png").addEventListener("click", async () => save(await asPicture(stage), `${base()}-${stage.time_s.toFixed(2)}s.png`));
-
-let filming = null;
-$("save-film").addEventListener("click", async () => {
-  if (filming) {
-    filming.abort();
-    return;
-  }
-  filming = new AbortController();
-  const label = $("save-film").textContent;
-  try {
-    const show = (share) => ($("save-film").textContent = `Recording ${Math.round(100 * share)} %, press to stop`);
-    const film = await asFilm(stage, show, filming.signal);
-    save(film, `${base()}-overlay.${film.type.includes("mp4") ? "mp4" : "webm"}`);
-    say("The overlay is recorded");
-  } catch (error) {
-    if (error.name !== "AbortError") refuse(error);
-  }
-  filming = null;
-  $("save-film").textContent = label;
-});
-$("save-film").disabled = !filmKind();
-$("save-film").textContent = filmKind() ? `Overlay, ${filmKind().includes("mp4") ? "MP4" : "WebM"}` : "Overlay: this browser cannot record";
-
 async function list() {
   useToken($("token").value);
   notice.hide();
@@ -332,4 +311,6 @@ async function list() {
   }
 }
 
+const buttons = { json: $("save-json"), png: $("save-png"), film: $("save-film") };
+offerDownloads(buttons, { stage, name: () => source.name, say, refuse });
 list();

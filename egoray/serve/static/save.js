@@ -18,12 +18,12 @@ export function save(blob, name) {
 
 export const asJSON = (answer) => new Blob([`${JSON.stringify(answer, null, 1)}\n`], { type: "application/json" });
 
-function compose(canvas, video, stage, time_s) {
+function compose(canvas, video, { answer, shown }, time_s) {
   const context = canvas.getContext("2d");
   context.fillStyle = "#151515";
   context.fillRect(0, 0, canvas.width, canvas.height);
   if (video) context.drawImage(video, 0, 0, canvas.width, canvas.height);
-  drawMasks(context, stage.answer, stage.shown, time_s, Math.max(1, canvas.width / 800));
+  drawMasks(context, answer, shown, time_s, Math.max(1, canvas.width / 800));
 }
 
 function canvasFor(stage) {
@@ -45,7 +45,8 @@ export function asPicture(stage) {
  * @returns {Promise<Blob>} rejects with an AbortError when the signal fires
  */
 export async function asFilm(stage, progress, signal) {
-  const [start_s, last_s] = stage.answer.range_s;
+  const what = { answer: stage.answer, shown: stage.shown }; // the stage may show another answer before this is done
+  const [start_s, last_s] = what.answer.range_s;
   const stop_s = Math.min(last_s, stage.duration_s);
   const canvas = canvasFor(stage);
   const play = stage.playable ? await playback(stage.video.src, start_s) : timer(start_s);
@@ -53,13 +54,13 @@ export async function asFilm(stage, progress, signal) {
   const parts = [];
   recorder.addEventListener("dataavailable", ({ data }) => parts.push(data));
   const stopped = new Promise((resolve) => recorder.addEventListener("stop", resolve, { once: true }));
-  compose(canvas, play.video, stage, start_s);
+  compose(canvas, play.video, what, start_s);
   recorder.start();
   try {
     await play.start();
     while (!play.ended() && play.time_s() < stop_s - 0.5 / FRAMES_PER_S) {
       signal.throwIfAborted();
-      compose(canvas, play.video, stage, play.time_s());
+      compose(canvas, play.video, what, play.time_s());
       progress((play.time_s() - start_s) / (stop_s - start_s));
       await new Promise((resolve) => setTimeout(resolve, 1000 / FRAMES_PER_S)); // a hidden tab has no animation frames
     }

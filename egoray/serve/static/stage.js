@@ -51,7 +51,6 @@ export class Stage extends EventTarget {
 
   load(url) {
     this.pause();
-    this.answer = null;
     this.opened = false;
     this.playable = true;
     this.drawn_s = this.virtual_s = 0;
@@ -129,7 +128,7 @@ export class Stage extends EventTarget {
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     const context = canvas.getContext("2d");
     context.clearRect(0, 0, width, height);
-    const unit = width / (canvas.clientWidth || width);
+    const unit = Math.max(width / (canvas.clientWidth || width), height / (canvas.clientHeight || height));
     if (this.answer) drawMasks(context, this.answer, this.shown, this.playable ? this.drawn_s : this.virtual_s, unit);
   }
 }

@@ -123,7 +123,7 @@ export class Timeline {
 
   #ticks(context, width, height, duration_s) {
     const style = getComputedStyle(this.element);
-    const every_s = NICE_S.find((step) => (step / duration_s) * width >= 56) ?? 3600;
+    const every_s = NICE_S.find((step) => (step / duration_s) * width >= 88) ?? 3600;
     context.fillStyle = style.color;
     context.font = "11px system-ui, sans-serif";
     context.textBaseline = "top";
@@ -151,8 +151,8 @@ function drawRow(context, width, height, duration_s, answer, k) {
   context.fillRect(x(start_s), 0, x(answer.looked_s) - x(start_s), height);
   context.fillStyle = COLOURS[k];
   for (const { time_s, score } of answer.rows[k].frames) {
-    const left = x(time_s);
-    const wide = Math.max(1, x(time_s + answer.step_s) - left + 0.5);
+    const left = Math.round(x(time_s));
+    const wide = Math.max(1, Math.round(x(time_s + answer.step_s)) - left);
     const tall = Math.max(0.08, score ?? 1) * (height - 8);
     context.globalAlpha = 0.45;
     context.fillRect(left, height - 5 - tall, wide, tall);
