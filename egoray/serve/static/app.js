@@ -213,7 +213,10 @@ async function ask() {
     end = `Done in ${since()}: ${found()}${stages()}`;
   } catch (error) {
     end = controller.signal.aborted ? `Cancelled after ${since()}; what arrived is kept` : `Stopped after ${since()}`;
-    if (asking === controller && !controller.signal.aborted) refuse(error);
+    if (asking === controller && !controller.signal.aborted) {
+      refuse(error);
+      if (!answer.start) end = "";
+    }
   } finally {
     clearInterval(timer);
   }

@@ -67,6 +67,23 @@ function drawNumber(context, { box_xyxy: [left, top] }, k, unit) {
   context.fillText(String(k + 1), x + side / 2, y + side / 2 + unit);
 }
 
+const luminance = (colour) =>
+  channels(colour)
+    .map((value) => (value <= 10 ? value / 3294.6 : ((value / 255 + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, value, k) => sum + value * [0.2126, 0.7152, 0.0722][k], 0);
+
+/** A colour, darker or lighter as far as it takes to stand out 3 to 1 from a ground. */
+export function against(colour, ground) {
+  const behind = luminance(ground);
+  const end = behind > 0.18 ? 0 : 255;
+  for (let share = 0; share < 1; share += 0.05) {
+    const mixed = `#${channels(colour).map((value) => Math.round(value + (end - value) * share).toString(16).padStart(2, "0")).join("")}`;
+    const [low, high] = [luminance(mixed), behind].sort((a, b) => a - b);
+    if ((high + 0.05) / (low + 0.05) >= 3) return mixed;
+  }
+  return colour;
+}
+
 /** Black or white, whichever reads better on a colour. */
 export function inkOn(colour) {
   const [red, green, blue] = channels(colour);

@@ -1,6 +1,6 @@
 // Where in the video: a ruler and, for each sentence, when it is in view and how sure the model is. All of them scrub.
 
-import { COLOURS } from "./overlay.js";
+import { COLOURS, against } from "./overlay.js";
 
 const NICE_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
 
@@ -147,18 +147,22 @@ function drawRow(context, width, height, duration_s, answer, k) {
   const style = getComputedStyle(context.canvas);
   const x = (time_s) => (time_s / duration_s) * width;
   const [start_s] = answer.range_s;
-  context.fillStyle = style.getPropertyValue("--looked");
+  const ground = style.getPropertyValue("--looked").trim();
+  context.fillStyle = ground;
   context.fillRect(x(start_s), 0, x(answer.looked_s) - x(start_s), height);
-  context.fillStyle = COLOURS[k];
+  const firm = against(COLOURS[k], ground);
   for (const { time_s, score } of answer.rows[k].frames) {
     const left = Math.round(x(time_s));
     const wide = Math.max(1, Math.round(x(time_s + answer.step_s)) - left);
     const tall = Math.max(0.08, score ?? 1) * (height - 8);
-    context.globalAlpha = 0.45;
+    context.globalAlpha = 0.5;
+    context.fillStyle = COLOURS[k];
     context.fillRect(left, height - 5 - tall, wide, tall);
     context.globalAlpha = 1;
+    context.fillStyle = firm;
     context.fillRect(left, height - 6 - tall, wide, 2);
   }
+  context.fillStyle = firm;
   for (const { start_s: from_s, stop_s } of answer.appearances(k)) {
     context.fillRect(x(from_s), height - 5, Math.max(2, x(stop_s) - x(from_s)), 5);
   }
