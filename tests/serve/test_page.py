@@ -6,16 +6,19 @@ import shutil
 import time
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 from pycocotools import mask as coco
-from support.grounding_server import GroundingServer
 
 import egoray
 from egoray.core import masks
 from egoray.core.video_writer import VideoWriter
 from egoray.formats.grounding_json import answer_json
 from egoray.synthetic.world import World, WorldConfig
+from support.grounding_server import GroundingServer
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")]
@@ -54,8 +57,6 @@ class Scene:
 
     def middle(self, text, index):
         """(x, y) of a pixel well inside a mask."""
-        import cv2
-
         distance = cv2.distanceTransform(self.masks[text][index].astype(np.uint8), cv2.DIST_L2, 5)
         y, x = np.unravel_index(np.argmax(distance), distance.shape)
         return int(x), int(y)
@@ -261,9 +262,6 @@ def test_a_file_is_picked_or_dropped_and_sent(page, service, scene):
 
 def test_a_file_the_browser_cannot_play_is_answered_all_the_same(page, service, scene, tmp_path):
     """Chromium has no MPEG-4 part 2: the page says so, and shows the masks without the picture."""
-    import av
-    from av.video.frame import VideoFrame
-
     with av.open(str(tmp_path / "old.mp4"), "w") as container:
         stream = container.add_stream("mpeg4", rate=15)
         stream.height, stream.width, stream.pix_fmt = 360, 640, "yuv420p"
@@ -289,7 +287,10 @@ def test_timelines_scrub_and_step_by_keyboard_and_pointer(page, scene):
     wait_done(page)
     track = page.get_by_role("slider", name=f"Timeline of: {text}")
     track.focus()
-    now = lambda: float(track.get_attribute("aria-valuenow"))  # noqa: E731
+
+    def now():
+        return float(track.get_attribute("aria-valuenow"))
+
     for keys, expected in (
         (["Home"], 0.0),
         (["ArrowRight"] * 3, 3 * STEP_S),
@@ -446,7 +447,7 @@ def test_a_token_is_asked_for_and_sent(browser, service, scene):
 
 def test_text_is_shown_as_text(page, service, scene):
     """Markup in sentences, names and refusals stays text, and the page's policy forbids the rest."""
-    nasty = "<img src=x onerror=\"window.hacked = 1\"><script>window.hacked = 1</script>'\"&lt;"
+    nasty = '<img src=x onerror="window.hacked = 1"><script>window.hacked = 1</script>\'"&lt;'
     service.samples = {nasty: (scene.path.read_bytes(), [nasty])}
     service.models = [{"name": "nano", "summary": nasty, "ready": False}]
     page.reload()
@@ -466,9 +467,6 @@ def test_text_is_shown_as_text(page, service, scene):
 
 
 def test_downloads_hold_the_answer(page, scene, tmp_path):
-    import av
-    import cv2
-
     texts = scene.texts[1:3]
     choose_sample(page)
     ask(page, *texts)
@@ -567,6 +565,24 @@ def test_everything_by_keyboard_alone(page, service, scene):
     tab_to("#save-json")
 
 
+CONTRASTS = """() => {
+    const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
+    const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
+    const ground = (e) => {
+        const colour = parse(getComputedStyle(e).backgroundColor);
+        return (colour[3] ?? 1) > 0.99 ? colour : ground(e.parentElement);
+    };
+    const hasText = (e) => [...e.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    return [...document.querySelectorAll("h1, h2, p, button, label, span, summary, strong, a, output")]
+        .filter((e) => e.checkVisibility() && !e.disabled && !e.closest(".unseen") && hasText(e))
+        .map((e) => {
+            const [low, high] = [light(parse(getComputedStyle(e).color)), light(ground(e))].sort((a, b) => a - b);
+            return [e.textContent.slice(0, 30), (high + 0.05) / (low + 0.05)];
+        });
+}"""
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_runs_off_the_screen(browser, service, scene, width, scheme):
@@ -584,18 +600,7 @@ def test_nothing_runs_off_the_screen(browser, service, scene, width, scheme):
     page.get_by_role("button", name="Find it").click()
     page.get_by_role("alert").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    contrasts = page.evaluate(
-        """() => {
-        const parse = (c) => c.match(/[\\d.]+/g).map(Number);
-        const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-            .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0);
-        const ground = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if ((c[3] ?? 1) > 0.99) return c; } };
-        return [...document.querySelectorAll("h1, h2, p, button, label, span, summary, strong, a, output")]
-            .filter((e) => e.checkVisibility() && !e.disabled && !e.closest(".unseen") && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
-            .map((e) => { const a = light(parse(getComputedStyle(e).color)), b = light(ground(e));
-                          return [e.textContent.slice(0, 30), (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)]; });
-    }"""
-    )
+    contrasts = page.evaluate(CONTRASTS)
     assert len(contrasts) > 20
     assert [row for row in contrasts if row[1] < 4.5] == []
     page.close()

@@ -6,7 +6,7 @@ import { decode } from "./rle.js";
 export const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"];
 
 const WASH = 120; // of 255
-const KEPT = 96; // painted masks held ready, the oldest let go first
+const KEPT = 24; // painted masks held ready, the oldest let go first
 
 const channels = (colour) => [1, 3, 5].map((at) => Number.parseInt(colour.slice(at, at + 2), 16));
 
