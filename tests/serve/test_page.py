@@ -240,6 +240,28 @@ def test_masks_arrive_over_the_video_before_the_answer_ends(page, service, scene
     wait_done(page)
 
 
+def test_a_mask_moves_with_its_box_between_the_frames_looked_at(page, service, scene):
+    """A square that goes right by 60 pixels a frame looked at is a third and two thirds of the way in the two frames between."""
+    squares = {}
+    for k in range(2):
+        mask = np.zeros(WORLD.size_hw, bool)
+        mask[100:140, 100 + 60 * k : 140 + 60 * k] = True
+        rle = masks.encode(mask)
+        found = {"rle": {"size": list(rle.size), "counts": rle.counts}, "box_xyxy": [100 + 60 * k, 100, 140 + 60 * k, 140], "score": None}
+        squares[k] = {"frame": k * WORLD.stride, "time_s": k * STEP_S, **found}
+    service.answers = {"a square": squares}
+    choose_sample(page)
+    ask(page, "a square")
+    wait_done(page)
+    for native, left in ((0, 100), (1, 120), (2, 140), (3, 160)):
+        page.evaluate("(time_s) => { document.getElementById('video').currentTime = time_s; }", (native + 0.5) / WORLD.fps)
+        settle(page)
+        assert [pixel(page, x, 120)[3] > 0 for x in (left - 3, left + 3, left + 37, left + 43)] == [False, True, True, False]
+    page.evaluate("document.getElementById('video').currentTime = 0.45")
+    settle(page)
+    assert painted(page) == 0
+
+
 def test_a_file_is_picked_or_dropped_and_sent(page, service, scene):
     page.locator("#file").set_input_files(scene.path)
     until(page, "document.getElementById('video').readyState >= 2")
@@ -469,6 +491,8 @@ def test_text_is_shown_as_text(page, service, scene):
 def test_downloads_hold_the_answer(page, scene, tmp_path):
     texts = scene.texts[1:3]
     choose_sample(page)
+    page.locator("#options > summary").click()
+    page.get_by_label("To second").fill("2")  # the film is as long as what was asked about
     ask(page, *texts)
     wait_done(page)
     go_to(page, 0)
@@ -500,7 +524,7 @@ def test_downloads_hold_the_answer(page, scene, tmp_path):
     with av.open(str(download.value.path()), format="matroska") as container:
         frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
     assert frames[0].shape == (360, 640, 3)
-    assert len(frames) >= 30
+    assert len(frames) >= 10
     assert np.abs(frames[0][y, x].astype(int) - picture[y, x]).max() < 40
 
 

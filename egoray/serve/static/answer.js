@@ -83,6 +83,22 @@ export class Answer {
     return found && time_s < found.time_s + this.step_s - Math.min(ROUNDING_S, this.step_s / 4) ? found : null;
   }
 
+  /**
+   * Where a sentence's object is drawn at a time, or null: {found, box_xyxy}. In a frame that the model looked at that is
+   * what it said; between two of them the nearer one, moved to where its box has come on the straight way to the other's.
+   */
+  placed(k, time_s) {
+    const found = this.at(k, time_s);
+    if (!found) return null;
+    const { frames } = this.rows[k];
+    const next = frames[this.rows[k].before(time_s) + 1];
+    const passed_s = time_s - found.time_s;
+    if (passed_s <= ROUNDING_S || !next || next.time_s - found.time_s > 1.5 * this.step_s) return { found, box_xyxy: found.box_xyxy };
+    const share = passed_s / (next.time_s - found.time_s);
+    const box_xyxy = found.box_xyxy.map((value, side) => value + share * (next.box_xyxy[side] - value));
+    return { found: share < 0.5 ? found : next, box_xyxy };
+  }
+
   /** When a sentence's object is in view: [{start_s, stop_s}], by the summary where there is one. */
   appearances(k) {
     const row = this.rows[k];

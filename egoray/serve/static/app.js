@@ -3,6 +3,7 @@
 import { Answer } from "./answer.js";
 import { Refusal, getFile, ground, useToken } from "./api.js";
 import { offerDownloads } from "./downloads.js";
+import { Follower } from "./follower.js";
 import { Notice } from "./notice.js";
 import { listModels, listSamples } from "./offers.js";
 import { Rows } from "./rows.js";
@@ -12,16 +13,15 @@ import { Timeline, clock } from "./timeline.js";
 
 const $ = (id) => document.getElementById(id);
 const VIDEO_NAME = /\.(mp4|m4v|mov|webm|mkv|avi|mpe?g|ts|3gp)$/i;
-const AHEAD_S = 0.6; // play while the model is this far ahead, else show its frames as they come
 
 let source = null; // {name, file} or {name, sample}
 let asking = null; // the AbortController of the question under way
 let answer = null;
-let following = false; // the picture goes where the model is
 
 const stage = new Stage($("video"), $("masks"));
 const timeline = new Timeline($("timeline"), stage, take);
 const rows = new Rows($("rows"), timeline, { change: () => stage.draw(), go: take });
+const follower = new Follower({ stage, button: $("follow"), waiting: $("waiting") });
 const sentences = new Sentences($("sentences"), $("add"));
 const notice = new Notice({ box: $("error"), title: $("error-title"), remedy: $("error-remedy"), retry: $("retry") });
 
@@ -29,7 +29,7 @@ const say = (text) => ($("live").textContent = text);
 
 /** Go to a second because somebody wants to: the picture no longer follows the model. */
 function take(time_s) {
-  follow(false);
+  follower.turn(false);
   stage.pause();
   stage.seek(time_s);
 }
@@ -90,7 +90,6 @@ stage.addEventListener("ready", () => {
 });
 stage.addEventListener("time", () => {
   $("clock").textContent = `${clock(stage.time_s)} / ${clock(stage.duration_s)}`;
-  keepUp();
 });
 stage.addEventListener("state", () => {
   $("play").setAttribute("aria-label", stage.paused ? "Play" : "Pause");
@@ -115,17 +114,15 @@ for (const name of ["dragover", "dragleave", "drop"]) {
 }
 
 function playOrPause() {
-  follow(false);
+  follower.turn(false);
   if (stage.paused) stage.play();
   else stage.pause();
 }
 
-const stepBy = (by_s) => take(stage.time_s + by_s);
 $("play").addEventListener("click", playOrPause);
 $("video").addEventListener("click", playOrPause);
-$("back").addEventListener("click", () => stepBy(-timeline.step_s));
-$("forward").addEventListener("click", () => stepBy(timeline.step_s));
-$("follow").addEventListener("click", () => follow(!following));
+$("back").addEventListener("click", () => take(timeline.next_s(-1)));
+$("forward").addEventListener("click", () => take(timeline.next_s(1)));
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") cancel();
@@ -133,33 +130,12 @@ document.addEventListener("keydown", (event) => {
   const inView = $("view").contains(event.target);
   const taken = event.target.matches("input, select, button, summary, a");
   if (event.key === " " && !taken) playOrPause();
-  else if (event.key === "ArrowLeft" && (inView || !taken)) stepBy(event.shiftKey ? -1 : -timeline.step_s);
-  else if (event.key === "ArrowRight" && (inView || !taken)) stepBy(event.shiftKey ? 1 : timeline.step_s);
+  else if (event.key === "ArrowLeft" && (inView || !taken)) take(event.shiftKey ? stage.time_s - 1 : timeline.next_s(-1));
+  else if (event.key === "ArrowRight" && (inView || !taken)) take(event.shiftKey ? stage.time_s + 1 : timeline.next_s(1));
   else if (/^[1-7]$/.test(event.key) && inView) rows.toggle(Number(event.key) - 1);
   else return;
   event.preventDefault();
 });
-
-// Following the model
-
-function follow(on) {
-  following = on;
-  $("follow").setAttribute("aria-pressed", String(on));
-  $("waiting").hidden = !on || answer?.latest_s !== null;
-  keepUp();
-}
-
-/** While following: play as long as the model is well ahead, else stand at its newest frame. */
-function keepUp() {
-  const newest_s = answer?.latest_s ?? null;
-  if (!following || !asking || newest_s === null) return;
-  $("waiting").hidden = true;
-  const ahead_s = newest_s - stage.time_s;
-  if (!stage.paused && ahead_s <= answer.step_s) stage.pause();
-  else if (!stage.paused || stage.video.seeking) return;
-  else if (ahead_s > AHEAD_S && !matchMedia("(prefers-reduced-motion: reduce)").matches) stage.play();
-  else if (Math.abs(ahead_s) > answer.step_s / 2) stage.seek(newest_s);
-}
 
 // The question
 
@@ -243,7 +219,7 @@ function hear(event) {
   if (event.event === "start" && !stage.playable) shape();
   if (isFirst) say(`Seen at ${clock(event.time_s)}: ${answer.rows[event.text_index].text}`);
   refresh();
-  keepUp();
+  follower.keepUp();
 }
 
 let drawing = 0;
@@ -271,7 +247,8 @@ function stages() {
 function doing(since) {
   if (!answer) return;
   const { done, total } = answer.progress;
-  const what = total ? `${done} of ${total} frames` : answer.start ? "Reading the video" : "Waiting for the model";
+  const waiting = source.file ? `Sending ${(source.file.size / 1e6).toFixed(1)} MB, waiting for the model` : "Waiting for the model";
+  const what = total ? `${done} of ${total} frames` : answer.start ? "Reading the video" : waiting;
   $("doing").textContent = `${what} · ${since}`;
   if (total) $("bar").value = done / total;
   else $("bar").removeAttribute("value");
@@ -279,9 +256,9 @@ function doing(since) {
 
 function running(on) {
   $("submit").hidden = on;
-  $("cancel").hidden = $("follow").hidden = $("bar").hidden = !on;
+  $("cancel").hidden = $("bar").hidden = !on;
   if (on) $("progress").hidden = false;
-  follow(on);
+  follower.watch(on ? answer : null);
   refresh();
 }
 

@@ -43,12 +43,18 @@ function picture(found, colour) {
 
 /** Draw what each shown sentence means at a time onto a context as large as the masks; `unit` is a CSS pixel there. */
 export function drawMasks(context, answer, shown, time_s, unit) {
-  const found = answer.rows.map((_, k) => (shown[k] ? answer.at(k, time_s) : null));
-  found.forEach((one, k) => {
-    const mask = one && picture(one, COLOURS[k]);
-    if (mask) context.drawImage(mask.picture, mask.x, mask.y);
-  });
-  if (answer.rows.length > 1) found.forEach((one, k) => one && drawNumber(context, one, k, unit));
+  const places = answer.rows.map((_, k) => (shown[k] ? answer.placed(k, time_s) : null));
+  places.forEach((place, k) => place && drawMask(context, place, COLOURS[k]));
+  if (answer.rows.length > 1) places.forEach((place, k) => place && drawNumber(context, place, k, unit));
+}
+
+function drawMask(context, { found, box_xyxy: [left, top, right, bottom] }, colour) {
+  const mask = picture(found, colour);
+  if (!mask) return;
+  const [x, y, stop_x, stop_y] = found.box_xyxy;
+  const [wider, taller] = [(right - left) / (stop_x - x || 1), (bottom - top) / (stop_y - y || 1)];
+  const { width, height } = mask.picture;
+  context.drawImage(mask.picture, left + (mask.x - x) * wider, top + (mask.y - y) * taller, width * wider, height * taller);
 }
 
 function drawNumber(context, { box_xyxy: [left, top] }, k, unit) {

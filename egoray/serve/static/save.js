@@ -49,62 +49,50 @@ export async function asFilm(stage, progress, signal) {
   const [start_s, last_s] = what.answer.range_s;
   const stop_s = Math.min(last_s, stage.duration_s);
   const canvas = canvasFor(stage);
-  const play = stage.playable ? await playback(stage.video.src, start_s) : timer(start_s);
+  const video = stage.playable ? await openAt(stage.video.src, start_s) : null;
   const recorder = new MediaRecorder(canvas.captureStream(FRAMES_PER_S), { mimeType: filmKind(), videoBitsPerSecond: 8_000_000 });
   const parts = [];
   recorder.addEventListener("dataavailable", ({ data }) => parts.push(data));
   const stopped = new Promise((resolve) => recorder.addEventListener("stop", resolve, { once: true }));
-  compose(canvas, play.video, what, start_s);
+  compose(canvas, video, what, start_s);
   recorder.start();
   try {
-    await play.start();
-    while (!play.ended() && play.time_s() < stop_s - 0.5 / FRAMES_PER_S) {
-      signal.throwIfAborted();
-      compose(canvas, play.video, what, play.time_s());
-      progress((play.time_s() - start_s) / (stop_s - start_s));
-      await new Promise((resolve) => setTimeout(resolve, 1000 / FRAMES_PER_S)); // a hidden tab has no animation frames
+    for await (const time_s of frameTimes(video, start_s, signal)) {
+      if (time_s >= stop_s - 0.5 / FRAMES_PER_S) break;
+      compose(canvas, video, what, time_s);
+      progress((time_s - start_s) / (stop_s - start_s));
     }
   } finally {
-    play.stop();
+    video?.pause();
     recorder.stop();
     await stopped;
   }
   return new Blob(parts, { type: recorder.mimeType });
 }
 
-async function playback(url, start_s) {
+async function openAt(url, time_s) {
   const video = Object.assign(document.createElement("video"), { muted: true, playsInline: true, preload: "auto", src: url });
-  let shown_s = start_s;
-  const watch = (_, { mediaTime }) => {
-    shown_s = mediaTime;
-    video.requestVideoFrameCallback(watch);
-  };
-  video.requestVideoFrameCallback?.(watch);
   await new Promise((resolve, reject) => {
     video.addEventListener("seeked", resolve, { once: true });
     video.addEventListener("error", () => reject(new Error("the video cannot be played again")), { once: true });
-    video.currentTime = start_s + 0.001;
+    video.currentTime = time_s + 0.001;
   });
-  return {
-    video,
-    start: () => video.play(),
-    time_s: () => (video.requestVideoFrameCallback ? shown_s : video.currentTime),
-    ended: () => video.ended,
-    stop: () => {
-      video.pause();
-      video.removeAttribute("src");
-      video.load();
-    },
-  };
+  return video;
 }
 
-function timer(start_s) {
-  let since = 0;
-  return {
-    video: null,
-    start: () => (since = performance.now()),
-    time_s: () => start_s + (performance.now() - since) / 1000,
-    ended: () => false,
-    stop: () => {},
+/** Play, and yield the time of each frame while it is the one to draw; without a video, of a clock. */
+async function* frameTimes(video, start_s, signal) {
+  const began = performance.now();
+  await video?.play();
+  const aborted = new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason), { once: true }));
+  const ended = new Promise((resolve) => video?.addEventListener("ended", resolve, { once: true }));
+  const next = (told) => {
+    if (video?.requestVideoFrameCallback) video.requestVideoFrameCallback((_, { mediaTime }) => told(mediaTime));
+    else setTimeout(() => told(video ? video.currentTime : start_s + (performance.now() - began) / 1000), 1000 / FRAMES_PER_S);
   };
+  for (;;) {
+    const time_s = await Promise.race([new Promise(next), ended, aborted]);
+    if (video?.ended) return;
+    yield time_s;
+  }
 }

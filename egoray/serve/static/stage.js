@@ -16,8 +16,9 @@ export class Stage extends EventTarget {
     for (const name of ["play", "pause", "ended"]) video.addEventListener(name, () => this.#say("state"));
     video.addEventListener("loadedmetadata", () => this.#open(video.videoWidth > 0));
     video.addEventListener("error", () => video.getAttribute("src") && this.#open(false));
-    for (const name of ["timeupdate", "seeked", "loadeddata"]) video.addEventListener(name, () => this.#moved(video.currentTime));
-    if (video.requestVideoFrameCallback) this.#watch();
+    const exact = Boolean(video.requestVideoFrameCallback); // else the clock has to do
+    for (const name of ["timeupdate", "seeked"]) video.addEventListener(name, () => this.#moved(exact ? this.drawn_s : video.currentTime));
+    if (exact) this.#watch();
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
 
@@ -65,7 +66,7 @@ export class Stage extends EventTarget {
   }
 
   get time_s() {
-    return this.playable ? this.video.currentTime : this.virtual_s;
+    return this.playable ? Math.max(0, this.video.currentTime - INSIDE_S) : this.virtual_s;
   }
 
   get duration_s() {

@@ -42,14 +42,14 @@ class Track {
   }
 
   #key(event) {
-    const { stage, step_s } = this.timeline;
-    const by = event.shiftKey ? 1 : step_s;
+    const { stage } = this.timeline;
     const now = stage.time_s;
+    const step = (way) => (event.shiftKey ? now + way : this.timeline.next_s(way));
     const to = {
-      ArrowRight: () => now + by,
-      ArrowUp: () => now + by,
-      ArrowLeft: () => now - by,
-      ArrowDown: () => now - by,
+      ArrowRight: () => step(1),
+      ArrowUp: () => step(1),
+      ArrowLeft: () => step(-1),
+      ArrowDown: () => step(-1),
       Home: () => 0,
       End: () => stage.duration_s,
       PageDown: () => this.jumps(now, 1),
@@ -91,6 +91,13 @@ export class Timeline {
 
   get step_s() {
     return this.answer?.start ? this.answer.step_s : 1 / 30;
+  }
+
+  /** The time of the next frame that the model looks at, or of the one before (way -1). */
+  next_s(way) {
+    const start_s = this.answer?.asked.start_s ?? 0;
+    const at = (this.stage.time_s - start_s) / this.step_s;
+    return start_s + (way > 0 ? Math.floor(at + 0.01) + 1 : Math.ceil(at - 0.01) - 1) * this.step_s;
   }
 
   /** A track for the k-th sentence of an answer. */
