@@ -240,7 +240,8 @@ function found() {
 }
 
 function stages() {
-  const parts = Object.entries(answer.summary.timing_s ?? {}).map(([name, value]) => `${name.replaceAll("_", " ")} ${Number(value).toFixed(2)} s`);
+  const inWords = ([name, value]) => `${name.replaceAll("_", " ")} ${Number(value).toFixed(2)} s`;
+  const parts = Object.entries(answer.summary.timing_s ?? {}).map(inWords);
   return parts.length ? ` (${parts.join(", ")})` : "";
 }
 

@@ -5,9 +5,9 @@ import { getJSON } from "./api.js";
 /** Fill the list of models and say of the chosen one what it is. */
 export async function listModels(select, note) {
   const { models, default: chosen } = await getJSON("v1/models");
-  select.replaceChildren(
-    ...models.map(({ name }) => Object.assign(document.createElement("option"), { value: name, textContent: name, selected: name === chosen })),
-  );
+  const option = ({ name }) => Object.assign(document.createElement("option"), { value: name, textContent: name });
+  select.replaceChildren(...models.map(option));
+  select.value = chosen;
   select.onchange = () => {
     const { summary = "", ready = true } = models.find(({ name }) => name === select.value) ?? {};
     note.textContent = ready ? summary : `${summary} Its weights are not loaded yet; the first answer takes longer.`.trim();
@@ -25,7 +25,8 @@ export async function listSamples(list, box, open) {
 function card(sample, open) {
   const button = Object.assign(document.createElement("button"), { type: "button", name: sample.name });
   button.setAttribute("aria-pressed", "false");
-  const still = Object.assign(document.createElement("video"), { muted: true, preload: "metadata", tabIndex: -1, src: `${new URL(sample.url, document.baseURI)}#t=0.5` });
+  const src = `${new URL(sample.url, document.baseURI)}#t=0.5`; // a still from half a second in
+  const still = Object.assign(document.createElement("video"), { muted: true, preload: "metadata", tabIndex: -1, src });
   still.setAttribute("aria-hidden", "true");
   button.append(still, Object.assign(document.createElement("span"), { textContent: sample.name }));
   button.addEventListener("click", () => open(sample));

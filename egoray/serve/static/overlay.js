@@ -23,8 +23,9 @@ function paint(rle, colour) {
   for (let row = 0, at = 0; row < height; row++) {
     for (let column = 0; column < width; column++, at++) {
       if (!data[at]) continue;
-      const edge = !(inside(column - reach, row) && inside(column + reach, row) && inside(column, row - reach) && inside(column, row + reach));
-      image.data.set([red, green, blue, edge ? 255 : WASH], at * 4);
+      const across = inside(column - reach, row) && inside(column + reach, row);
+      const within = across && inside(column, row - reach) && inside(column, row + reach);
+      image.data.set([red, green, blue, within ? WASH : 255], at * 4);
     }
   }
   context.putImageData(image, 0, 0);
