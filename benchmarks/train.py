@@ -283,7 +283,7 @@ TINY: dict[str, dict[str, object]] = {
     "nano-detector": {"steps": 60, "lr": 1e-3, "options.absent": 0.0},
     "nano-tracker": {"steps": 700, "lr": 1e-3, "options.side_px": 128, "options.num_frames": 2, "options.focal": 2.0, "options.click": 0.0},
     "sam2-egocentric": {"steps": 700, "lr": 1e-3, "model": "nano", "options.side_px": 128, "options.num_frames": 2, "options.focal": 2.0},
-    "sa2va-4b-egomask": {"steps": 300, "lr": 2e-3, "model": str(GOLDENS / "sa2va_4b")},
+    "sa2va-4b-egomask": {"steps": 400, "lr": 3e-3, "model": "tiny", "options.num_points": 1024, "options.num_sentences": 2},
     "videolisa-3.8b-egomask": {
         "steps": 500,
         "lr": 3e-3,
@@ -345,6 +345,11 @@ def overfit(svg: str | None, only: str | None) -> dict:
         if only and name != only:
             continue
         with tempfile.TemporaryDirectory() as folder:
+            if overrides.get("model") == "tiny":
+                sys.path.insert(0, str(GOLDENS.parents[1]))
+                from support.sa2va_golden import write_golden
+
+                overrides = overrides | {"model": str(write_golden(Path(folder) / "tiny"))}
             large = {"num_objects": (1, 1), "area_fraction": 0.12, "num_clutter": 2, "distractors_per_object": 0.0, "size_hw": (120, 160)}
             data = steady(f"{folder}/eight", 8, 920, "train", **large)
             always = {

@@ -66,3 +66,39 @@ def focal(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.
     wrong = p * (1 - target) + (1 - p) * target
     weight = alpha * target + (1 - alpha) * (1 - target)
     return (weight * wrong**gamma * loss).flatten(1).mean(1)
+
+
+def mask_iou(found: Tensor, truth: Tensor) -> Tensor:
+    """(N,) IoU of (N, H, W) bool masks; 1 where both are empty."""
+    both, either = (found & truth).flatten(1).sum(1), (found | truth).flatten(1).sum(1)
+    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
+
+
+@torch.no_grad()
+def uncertain_points(logits: Tensor, count: int, oversample: int, important: float) -> Tensor:
+    """(N, count, 2) xy in [0, 1]: of ``oversample`` times as many random points in (N, H, W) masks the least certain, and some others.
+
+    ``important`` is the share of the former. Source: PointRend (Kirillov et al. 2020).
+    """
+    tried = torch.rand(len(logits), count * oversample, 2, device=logits.device)
+    kept = int(important * count)
+    best = at_points(logits, tried).abs().topk(kept, dim=1, largest=False).indices
+    chosen = tried.gather(1, best[..., None].expand(-1, -1, 2))
+    return torch.cat([chosen, torch.rand(len(logits), count - kept, 2, device=logits.device)], dim=1)
+
+
+def at_points(masks: Tensor, points: Tensor) -> Tensor:
+    """(N, P) values of (N, H, W) maps at (N, P, 2) points in [0, 1], bilinear; outside of the map is 0."""
+    return F.grid_sample(masks[:, None].float(), 2 * points[:, :, None] - 1, align_corners=False)[:, 0, :, 0]
+
+
+def sampled_mask_losses(logits: Tensor, target: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and 1 - Dice overlap of (N, H, W) masks at (N, P, 2) points, each a mean over masks.
+
+    Source: the losses of Sa2VA's release: both read the target between its pixels too, Dice has 1 added above and below.
+    """
+    at, truth = at_points(logits, points), at_points(target, points)
+    bce = F.binary_cross_entropy_with_logits(at, truth, reduction="sum") / (at.numel() + 1e-4)
+    soft = at.sigmoid()
+    dice = 1 - (2 * (soft * truth).sum(1) + 1) / (soft.sum(1) + truth.sum(1) + 1)
+    return bce, dice.sum() / (len(at) + 1e-4)

@@ -13,8 +13,6 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import Linear as Adapted
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,6 +24,8 @@ from egoray.models.videolisa.network import Network
 from egoray.models.videolisa.pictures import full_size, sam_pixels
 from egoray.models.videolisa.prompt import QUESTION, Tokens
 from egoray.models.videolisa.weights import place
+from egoray.train.lora import add_lora, lora_deltas
+from egoray.train.losses import mask_iou
 from egoray.train.samples import EGOMASK, TrainingClip
 from egoray.train.videolisa_frames import egomask_frames, spread_frames
 
@@ -120,7 +120,14 @@ class VideolisaTask:
         if self._room < TEXT_TOKENS:
             raise ModelError(f"{checkpoint.folder}: the tokenizer's model_max_length, {checkpoint.template.max_length}, leaves no prompt")
         if "lora" in options.trained:
-            _add_lora(self.module.llm, options, str(checkpoint.folder))
+            add_lora(
+                self.module.llm,
+                options.lora_targets,
+                rank=options.lora_rank,
+                alpha=options.lora_alpha,
+                dropout=options.lora_dropout,
+                where=str(checkpoint.folder),
+            )
         for part in options.trained:
             if part != "lora":
                 _part(self.module, part).requires_grad_(True)
@@ -211,13 +218,13 @@ class VideolisaTask:
             raise ModelError(f"{folder}: holds the checkpoint that is fine-tuned; export to another folder")
         weights = read_weights(source)
         trained = {name: value.detach() for name, value in self.module.named_parameters() if value.requires_grad}
-        added = {name: layer for name, layer in self.module.named_modules() if isinstance(layer, Adapted)}
+        added = lora_deltas(self.module)
         for name, old in weights.items():
             own = ".".join(place(name, str(source)))
             if own in trained:
                 weights[name] = trained[own].to("cpu", old.dtype)
-            elif (adapter := added.get(own.removesuffix(".weight"))) is not None:
-                weights[name] = (old.float() + adapter.get_delta_weight("default").detach().float().cpu()).to(old.dtype)
+            elif own in added:
+                weights[name] = (old.float() + added[own]).to(old.dtype)
         if clip.is_relative_to(source):
             shutil.copytree(clip, folder / clip.relative_to(source), dirs_exist_ok=True)
         write_checkpoint(folder, weights, source)
@@ -249,28 +256,6 @@ def dice(logits: Tensor, target: Tensor) -> Tensor:
     return 1 - (2 * (soft * target.flatten(1)).sum(1) + 1e-6) / (soft.sum(1) + truth.sum(1) + 1e-6)
 
 
-def mask_iou(found: Tensor, truth: Tensor) -> Tensor:
-    """(N,) IoU of (N, H, W) bool masks; 1 where both are empty."""
-    both, either = (found & truth).flatten(1).sum(1), (found | truth).flatten(1).sum(1)
-    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
-
-
 def _part(net: Network, name: Part) -> nn.Module:
     parts = {"embeddings": net.llm.model.embed_tokens, "head": net.llm.lm_head, "mask_decoder": net.sam.mask_decoder}
     return parts.get(name, net.seg_head)
-
-
-def _add_lora(llm: nn.Module, options: VideolisaTraining, where: str) -> None:
-    config = LoraConfig(
-        r=options.lora_rank,
-        lora_alpha=options.lora_alpha,
-        lora_dropout=options.lora_dropout,
-        target_modules=list(options.lora_targets),
-        bias="none",
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        try:
-            inject_adapter_in_model(config, llm)
-        except ValueError as error:
-            raise ModelError(f"{where}: the language model has no layer named {', '.join(options.lora_targets)}") from error

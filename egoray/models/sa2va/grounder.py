@@ -18,10 +18,9 @@ from torch.nn import functional as F
 from egoray.core.masks import encode as encode_mask
 from egoray.errors import ModelError
 from egoray.models.base import Clip, Grounded, Prompt, TextDetector, TrackRequest, VideoTracker, check_texts
-from egoray.models.published import EmptyWeights, check_memory, checkpoint_folder, fill, num_bytes, read_config, read_weights
-from egoray.models.sa2va.network import MAX_NEW_TOKENS, Sa2vaModules, SegNetwork, copied
-from egoray.models.sa2va.prompt import ask, encode, for_tower, read_tokenizer, template
-from egoray.models.sa2va.weights import chat_config, converted, converter, internvl_config, is_internlm2, sam2_config
+from egoray.models.sa2va.checkpoint import load
+from egoray.models.sa2va.network import MAX_NEW_TOKENS, SegNetwork, copied
+from egoray.models.sa2va.prompt import ask, encode, for_tower
 from egoray.models.sam2_memory import Recall, Remembered, StockMemory
 from egoray.models.sam2_network import Features
 from egoray.models.sam2_session import Session, Settings, running
@@ -77,22 +76,12 @@ class Sa2va:
         self._device = torch.device(device)
         self._choice, self._num_keys, self._detector, self._tracker = key_frames, num_key_frames, detector, tracker
         self._max_new_tokens = max_new_tokens
-        folder = checkpoint_folder(checkpoint)
-        config = chat_config(read_config(folder))
-        self._turn, self._stops = template(config)
-        self._internlm2 = is_internlm2(config)
-        self.tokenizer = read_tokenizer(folder)
-        self._seg_id, self._image_id = (self.tokenizer.convert_tokens_to_ids(token) for token in ("[SEG]", "<IMG_CONTEXT>"))
-        internvl = internvl_config(config, self._image_id)
-        self._side, self._tokens_a_frame = internvl.vision_config.image_size[0], internvl.image_seq_length
         half = torch.bfloat16 if self._device.type == "cuda" else torch.float32
-        dtypes = {"vlm": half, "seg_head": torch.float32, "sam2": torch.float32}
-        parts = converted(read_weights(folder), converter(config), str(folder))
-        check_memory(sum(num_bytes(tensors, dtypes[part]) for part, tensors in parts.items()), self._device, str(folder))
-        with EmptyWeights():
-            self.modules = Sa2vaModules(internvl, sam2_config(folder))
-        for part, dtype in dtypes.items():
-            fill(getattr(self.modules, part), parts.get(part, {}), f"{folder} ({part})", self._device, dtype)
+        found = load(checkpoint, self._device, half)
+        self.modules, self.tokenizer = found.modules, found.tokenizer
+        self._turn, self._stops, self._internlm2 = found.turn, found.stops, found.internlm2
+        self._seg_id, self._image_id = found.token("[SEG]"), found.token("<IMG_CONTEXT>")
+        self._side, self._tokens_a_frame = found.side_px, found.tokens_a_frame
         self.masks = SegNetwork(self.modules)
 
     def ground(self, clip: Clip, texts: Sequence[str]) -> list[Grounded]:

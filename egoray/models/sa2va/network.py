@@ -38,6 +38,54 @@ class Sa2vaModules(nn.Module):
         self.sam2 = build_network(sam2, Path("sam2.yaml"))
         self.seg_head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, self.sam2.hidden_dim))
 
+    def forward(
+        self, ids: Tensor, image_token_id: int, pixels: Tensor, squares: Tensor, seg_at: Sequence[int], answers: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """A training pass: what the answers' tokens are expected to be, and the masks that each [SEG] gives in the key frames.
+
+        Args:
+            ids: (L,) int64, a whole conversation.
+            image_token_id: of the frames' places in it.
+            pixels: (F, 3, S, S) float32 of the key frames, for the vision tower.
+            squares: (F, 3, side, side) float32 of the same frames, for SAM 2.
+            seg_at: places of the E [SEG] tokens.
+            answers: (L,) bool, the tokens to be learned.
+
+        Returns:
+            (A, V) logits, one row a token to be learned, and (E, F, 4h, 4w) float32 mask logits, of each candidate of three the one that
+            the network trusts most.
+        """
+        embedded = self.embed(ids, image_token_id, self.look(pixels))
+        states = self.vlm.model.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state[0]
+        logits = self.vlm.lm_head(states[:-1][answers[1:]])
+        return logits, self._masks(squares, self.prompt(states[list(seg_at)]))
+
+    def _masks(self, squares: Tensor, prompts: Tensor) -> Tensor:
+        """(E, F, 4h, 4w) from (F, 3, side, side) frames and (E, C) prompts, every frame on its own."""
+        sam2, count = self.sam2, len(prompts)
+        with torch.no_grad():  # the encoder learns nothing here
+            maps = sam2.image_encoder(squares)["backbone_fpn"]
+            empty = (torch.zeros(1, 1, 2, device=squares.device), -torch.ones(1, 1, dtype=torch.int32, device=squares.device))
+            sparse, dense = sam2.sam_prompt_encoder(points=empty, boxes=None, masks=None)
+            place = sam2.sam_prompt_encoder.get_dense_pe()
+        decoder = sam2.sam_mask_decoder
+        fine = [decoder.conv_s0(maps[0]), decoder.conv_s1(maps[1])]
+        asked = torch.cat([sparse.expand(count, -1, -1), prompts[:, None]], dim=1)
+        frames = []
+        for k in range(len(squares)):
+            top = maps[2][k : k + 1] + sam2.no_mem_embed.view(1, -1, 1, 1)
+            logits, ious, _, _ = decoder(
+                image_embeddings=top.expand(count, -1, -1, -1),
+                image_pe=place,
+                sparse_prompt_embeddings=asked,
+                dense_prompt_embeddings=dense.expand(count, -1, -1, -1),
+                multimask_output=True,
+                repeat_image=False,
+                high_res_features=[level[k : k + 1] for level in fine],
+            )
+            frames.append(logits[torch.arange(count), ious.argmax(-1)].float())
+        return torch.stack(frames, dim=1)
+
     def look(self, pixels: Tensor) -> Tensor:
         """(N, tokens, width) of (N, 3, S, S) frames."""
         return self.vlm.model.get_image_features(pixels.to(self.vlm.dtype), vision_feature_layer=-1, return_dict=True).pooler_output

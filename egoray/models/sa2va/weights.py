@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -138,6 +139,23 @@ def converter(config: Mapping[str, Any]) -> Callable[[str, Tensor], Mapping[str,
         raise KeyError(name)
 
     return convert
+
+
+def joined(name: str, parts: Mapping[str, Tensor], config: Mapping[str, Any]) -> Tensor:
+    """The published tensor ``name`` from the native ones that `converter` makes of it, the way back.
+
+    Raises:
+        KeyError: if a part is missing.
+    """
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    ordered = [next(part for key, part in parts.items() if f".{letter}_proj." in key) for letter in "qkv"]
+    if ".attn.qkv." in name:
+        return torch.cat(ordered)
+    llm = config["llm_config"]
+    groups = llm.get("num_key_value_heads", llm["num_attention_heads"])
+    head = llm["hidden_size"] // llm["num_attention_heads"]
+    return torch.cat([part.unflatten(0, (groups, -1, head)) for part in ordered], dim=1).flatten(0, 2)
 
 
 def converted(
