@@ -159,7 +159,8 @@ def test_sa_v_has_a_mask_a_frame_and_object_empty_where_it_is_absent(tmp_path):
 
 def test_datasets_own_reader_gives_a_row_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    datasets = pytest.importorskip("datasets")
+    import datasets  # slow to load
+
     datasets.disable_progress_bars()
     write(huggingface, tmp_path / "set")
     read = datasets.load_dataset(str(tmp_path / "set"), cache_dir=str(tmp_path / "cache"))
