@@ -246,10 +246,10 @@ def obtain() -> None:
     """The real data, step by step: annotations, clips, their pictures, weights. Every step resumes and checks what came.
 
     \b
-    egoray obtain egomask --out egomask/
-    egoray obtain ego4d egomask/subset/long/meta_expressions.json --out ego4d/
-    egoray obtain ego4d egomask/subset/short/meta_expressions.json --out ego4d/ --kind full_scale --release v1
-    egoray obtain frames --dataset egomask/ --videos ego4d/
+    egoray obtain egomask --out data/
+    egoray obtain ego4d data/egomask/subset/long/meta_expressions.json --out ego4d/
+    egoray obtain ego4d data/egomask/subset/short/meta_expressions.json --out ego4d/ --kind full_scale --release v1
+    egoray obtain frames --dataset data/egomask/ --videos ego4d/
     egoray obtain models sam2.1-large grounding-dino
     """
 

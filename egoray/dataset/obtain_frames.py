@@ -43,7 +43,7 @@ def wanted_frames(dataset: str) -> dict[str, tuple[str, ...]]:
         for video_id, entry, where in read_videos(folder, name) if folder.exists(name) else ():
             found.setdefault(f"{root}train/JPEGImages/{video_id}", {}).update(dict.fromkeys(read_frames(entry, where)))
     if not found:
-        raise ConfigError(f"{dataset}: names no frames; give the folder that `egoray obtain egomask` wrote")
+        raise ConfigError(f"{dataset}: names no frames; give the folder that holds subset/, as `egoray obtain egomask` fetches it")
     return {place: tuple(sorted(names)) for place, names in sorted(found.items())}
 
 
