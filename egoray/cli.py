@@ -245,6 +245,95 @@ def import_(source: str, kind: str, tier: str, images: str | None, out: str, as_
     terminal.finish(import_masks(kind, source, out, tier=tier, images=images), as_json)
 
 
+@main.group()
+def obtain() -> None:
+    """The real data, step by step: annotations, clips, their pictures, weights. Every step resumes and checks what came.
+
+    \b
+    egoray obtain egomask --out data/
+    egoray obtain ego4d data/egomask/subset/long/meta_expressions.json --out ego4d/
+    egoray obtain ego4d data/egomask/subset/short/meta_expressions.json --out ego4d/ --kind full_scale --release v1
+    egoray obtain frames --dataset data/egomask/ --videos ego4d/
+    egoray obtain models sam2.1-large grounding-dino
+    """
+
+
+@obtain.command(name="egomask")
+@click.option("--out", required=True, metavar="DIR", help="Where the annotations go.")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of the release.  [default: the newest]")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
+def obtain_egomask(out: str, revision: str | None, as_json: bool) -> None:
+    """EgoMask's annotations, from the Hugging Face hub; they hold no pictures."""
+    from egoray import terminal
+    from egoray.dataset.obtain_hub import EGOMASK
+    from egoray.dataset.obtain_hub import obtain as fetch
+
+    click.echo(EGOMASK.licence, err=True)
+    with terminal.transfer("files") as progress:
+        summary = fetch(EGOMASK, out, revision=revision, progress=progress)
+    terminal.finish(summary, as_json)
+
+
+@obtain.command(name="models")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--out", metavar="DIR", help="A folder for each below this one.  [default: the hub's cache, where --model looks]")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
+def obtain_models(names: tuple[str, ...], out: str | None, as_json: bool) -> None:
+    """Published weights: sam2.1-{tiny,small,base-plus,large}, grounding-dino, sa2va-4b, sa2va-26b, videolisa."""
+    from egoray import terminal
+    from egoray.dataset.obtain_hub import MODELS
+    from egoray.dataset.obtain_hub import obtain as fetch
+
+    if unknown := [name for name in names if name not in MODELS]:
+        raise click.UsageError(f"{unknown[0]}: unknown; known are {', '.join(MODELS)}")
+    for name in names:
+        click.echo(MODELS[name].licence, err=True)
+        with terminal.transfer("files") as progress:
+            summary = fetch(MODELS[name], f"{out.rstrip('/')}/{name}" if out else None, progress=progress)
+        terminal.finish(summary, as_json)
+
+
+@obtain.command(name="ego4d")
+@click.argument("ids", nargs=-1, required=True, metavar="ID|FILE...")
+@click.option("--out", required=True, metavar="DIR", help="As the output directory of Ego4D's own command.")
+@click.option(
+    "--kind", default="clips", show_default=True, help="clips, clips_540ss (both by clip uid), full_scale or video_540ss (by video uid)."
+)
+@click.option("--release", default="v2", show_default=True, help="v2, or v1 for RefEgo's videos.")
+@click.option("--store", metavar="URI", help="Root of Ego4D's releases.  [default: s3://ego4d-consortium-sharing/public]")
+@click.option("--workers", type=click.IntRange(min=1), default=4, show_default=True, help="Files at a time.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
+def obtain_ego4d(ids: tuple[str, ...], out: str, kind: str, release: str, store: str | None, workers: int, as_json: bool) -> None:
+    """Ego4D clips or videos by id, with the credentials of your own licence (`aws configure`, AWS_PROFILE).
+
+    FILE holds ids separated by white space, or is a meta_expressions.json or an EgoTracks file: then its videos are meant.
+    """
+    from egoray import terminal
+    from egoray.dataset.obtain_ego4d import LICENCE, STORE, read_ids
+    from egoray.dataset.obtain_ego4d import obtain as fetch
+
+    click.echo(LICENCE, err=True)
+    more = {"dataset": kind, "version": release, "store": store or STORE, "workers": workers}
+    with terminal.transfer("bytes") as progress:
+        summary = fetch(read_ids(ids), out, progress=progress, **more)
+    terminal.losses(summary, as_json)
+
+
+@obtain.command(name="frames")
+@click.option("--dataset", required=True, metavar="DATASET", help="A folder in the EgoMask layout; the pictures land in it.")
+@click.option("--videos", required=True, multiple=True, metavar="DIR", help="Where the clips are, at any depth. Repeatable.")
+@click.option("--workers", type=click.IntRange(min=1), help="Clips decoded at a time.  [default: one a core]")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
+def obtain_frames(dataset: str, videos: tuple[str, ...], workers: int | None, as_json: bool) -> None:
+    """The pictures that a released dataset names, cut from the clips at the release's own frames and under its names."""
+    from egoray import terminal
+    from egoray.dataset.obtain_frames import obtain as cut
+
+    with terminal.transfer("folders") as progress:
+        summary = cut(dataset, videos, workers=workers, progress=progress)
+    terminal.losses(summary, as_json)
+
+
 @main.command()
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")

@@ -21,8 +21,9 @@ def run_demo(out: str, *, videos: int, seed: int) -> None:
     from egoray import terminal
     from egoray.annotate.plan import plan_from_files
     from egoray.annotate.ray_annotate import annotate
-    from egoray.config import AnnotateConfig, EvaluateConfig, ExpressConfig, PredictConfig
+    from egoray.config import AnnotateConfig, BuildConfig, EvaluateConfig, ExpressConfig, PredictConfig
     from egoray.dataset.build import build
+    from egoray.dataset.validate import validate
     from egoray.evaluate.predict import plan_from_files as plan_questions
     from egoray.evaluate.ray_predict import predict
     from egoray.evaluate.run import evaluate
@@ -31,12 +32,16 @@ def run_demo(out: str, *, videos: int, seed: int) -> None:
     from egoray.express.ray_express import express
     from egoray.report.evaluation import write_evaluation_report
     from egoray.report.html import write_report
+    from egoray.synthetic.knobs import WorldConfig
     from egoray.synthetic.sample import write_sample
 
     sample, work, dataset = (os.path.join(out, name) for name in ("sample", "annotations", "dataset"))
     clips, truth = os.path.join(sample, "clips"), os.path.join(sample, "truth")
-    with _step(f"1/8 sample: render {videos} egocentric clips of 60 s with exact truth"), terminal.counter("rendering", videos) as tick:
-        write_sample(sample, videos=videos, seed=seed, progress=tick)
+    small = {"size_hw": (144, 256), "fps": 10, "stride": 2}
+    others = [(WorldConfig(seconds=185, **small), "long"), (WorldConfig(seconds=30, **small), "short")]
+    what = f"1/8 sample: render {videos} egocentric clips of 60 s, and small ones of 185 and 30 s, with exact truth"
+    with _step(what), terminal.counter("rendering", videos + len(others)) as tick:
+        write_sample(sample, videos=videos, seed=seed, others=others, progress=tick)
     with _step("2/8 annotate: boxes in, pixel masks out (GrabCut on a local Ray cluster)"):
         config = AnnotateConfig()
         plan = plan_from_files(os.path.join(sample, "egotracks.json"), clips, config)
@@ -46,8 +51,11 @@ def run_demo(out: str, *, videos: int, seed: int) -> None:
         offline = ExpressConfig(provider="offline")
         with terminal.answers("express") as progress:
             express(plan_expressions(work, clips, offline), os.path.join(work, "expressions"), offline, progress=progress)
-    with _step("4/8 build: a dataset in the released EgoMask layout"):
-        build(work, clips, dataset)
+    with _step("4/8 build: a dataset in the released EgoMask layout, every tier; validate it"):
+        built = build(work, clips, dataset, BuildConfig(short=1, medium=max(1, videos - 1), long=1))
+        found = validate(dataset)
+        parts = ", ".join(f"{tier} {row['videos']}" for tier, row in built["tiers"].items())
+        click.echo(f"    videos: {parts}; {len(found.faults)} faults", err=True)
     with _step("5/8 score: against the exact truth"):
         scores = score(truth, work, "medium")
     with _step("6/8 predict: where, in every frame, is the thing each sentence means (nano, from the package alone)"):

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import click
@@ -59,6 +59,26 @@ def counter(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with _bar(console) as bar:
         task = bar.add_task(what, total=total, note="")
         yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def transfer(what: str) -> Iterator[Callable[[int, int], None]]:
+    """How many of how many came: a bar on a terminal, a line each 10 s elsewhere; call the yielded function with both."""
+    console = Console(stderr=True)
+    bar = _bar(console) if console.is_terminal else None
+    task, last = None, time.monotonic()
+
+    def update(done: int, total: int) -> None:
+        nonlocal task, last
+        if bar:
+            task = bar.add_task(what, total=total, note="") if task is None else task
+            bar.update(task, completed=done, total=total, note=f"{done:,} of {total:,} {what}")
+        elif time.monotonic() - last > LOG_EVERY_S:
+            last = time.monotonic()
+            print(f"{done:,} of {total:,} {what}", file=sys.stderr, flush=True)
+
+    with bar or nullcontext():
+        yield update
 
 
 @contextmanager
@@ -179,6 +199,19 @@ def finish(summary: dict[str, Any], as_json: bool, *, failures_of: str | None = 
         if len(rows) > SHOWN_FAILURES:
             click.echo(f"... and {len(rows) - SHOWN_FAILURES} more in {failures_of}/failures", err=True)
     if max_failures is not None and summary["failed"] > max_failures:
+        sys.exit(1)
+
+
+def losses(summary: dict[str, Any], as_json: bool) -> None:
+    """Print a summary and the first of what is ``lost``; exit 1 where anything is."""
+    lost = summary["lost"]
+    if not as_json:
+        for name, reason in list(lost.items())[:SHOWN_FAILURES]:
+            click.echo(f"failed: {name}: {reason}", err=True)
+        if len(lost) > SHOWN_FAILURES:
+            click.echo(f"... and {len(lost) - SHOWN_FAILURES} more; --json has them all", err=True)
+    finish(summary if as_json else summary | {"lost": len(lost)}, as_json)
+    if lost:
         sys.exit(1)
 
 

@@ -33,6 +33,7 @@ def write_card(folder: Folder, record: dict[str, Any]) -> None:
         for status in video["status"].values():
             statuses[status or "not reviewed"] = statuses.get(status or "not reviewed", 0) + 1
     settings = record["settings"]
+    rate = "1 frame" if settings["fps"] == 1 else f"{settings['fps']} frames"
     text = f"""---
 pretty_name: EgoMask layout, built by egoray
 license: other
@@ -43,8 +44,8 @@ tags: [egocentric, video, referring-expressions, spatiotemporal-grounding]
 # Spatiotemporal grounding on egocentric video
 
 Sentences and, for each, the object's mask on every frame. Layout of the EgoMask release (arXiv 2508.00518), format version
-{record["format_version"]}; {settings["fps"]} frames a second (RefEgo: 2), seed {settings["seed"]}. `egoray validate` checks the
-folder, `sha256sum -c SHA256SUMS` its bytes; `dataset.json` says where each video is from.
+{record["format_version"]}; {rate} a second (RefEgo: 2), seed {settings["seed"]}. `egoray validate` checks the folder,
+`sha256sum -c SHA256SUMS` its bytes; `dataset.json` says where each video is from.
 
 ## Statistics
 

@@ -19,11 +19,15 @@ RECORD = "run.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
-    """The pictures of one clip: ``names[native frame]``, ascending, to be written to ``folder`` from the video at ``path``."""
+    """The pictures of one clip: ``names[native frame]``, ascending, to be written to ``folder`` from the video at ``path``.
+
+    ``width_px`` is that of the pictures, their height in proportion; None for the video's own.
+    """
 
     path: str
     folder: str
     names: Mapping[int, str]
+    width_px: int | None = None
 
 
 def write_pictures(out: Folder, wanted: Sequence[Pictures], config: BuildConfig, progress: Callable[[int], None] | None = None) -> None:
@@ -49,7 +53,7 @@ def write_pictures(out: Folder, wanted: Sequence[Pictures], config: BuildConfig,
     out.write_json(RECORD, {"stage": "build", "pictures": made_from})
     there = keep.intersection(files)
     with ThreadPoolExecutor(config.workers or os.cpu_count()) as pool:
-        futures = [pool.submit(_write, out, p, there, config.jpeg_quality) for p in wanted]
+        futures = [pool.submit(write_clip, out, p, there, config.jpeg_quality) for p in wanted]
         for done, future in enumerate(as_completed(futures), start=1):
             try:
                 future.result()
@@ -60,7 +64,12 @@ def write_pictures(out: Folder, wanted: Sequence[Pictures], config: BuildConfig,
                 progress(done)
 
 
-def _write(out: Folder, pictures: Pictures, there: set[str], quality: int) -> None:
+def write_clip(out: Folder, pictures: Pictures, there: set[str], quality: int) -> None:
+    """Write one clip's pictures, but for the paths in ``there``, as JPEG of that quality.
+
+    Raises:
+        FormatError: if the clip cannot be decoded, or ends before a frame.
+    """
     lacking = {n: path for n, name in pictures.names.items() if (path := f"{pictures.folder}/{name}.jpg") not in there}
     if os.path.isdir(pictures.path):
         found = sorted(n for n in os.listdir(pictures.path) if n.lower().endswith((".jpg", ".jpeg", ".png")))
@@ -68,4 +77,8 @@ def _write(out: Folder, pictures: Pictures, there: set[str], quality: int) -> No
             with open(os.path.join(pictures.path, found[n]), "rb") as stream:
                 out.write_bytes(lacking.pop(n), stream.read())
     for n, rgb in read_frames(pictures.path, list(lacking), threads=1):
-        out.write_bytes(lacking[n], cv2.imencode(".jpg", rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
+        bgr = rgb[:, :, ::-1]
+        if pictures.width_px:
+            height = round(bgr.shape[0] * pictures.width_px / bgr.shape[1])
+            bgr = cv2.resize(bgr, (pictures.width_px, height), interpolation=cv2.INTER_AREA)
+        out.write_bytes(lacking[n], cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())

@@ -8,51 +8,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from egoray.core.masks import area, from_json
 from egoray.core.storage import Folder
 from egoray.dataset.card import FORMAT_VERSION
+from egoray.dataset.checks import Findings, Video, check_mask, check_pictures, check_video, read_tables, within
 from egoray.dataset.checksums import NAME as SUMS
 from egoray.dataset.checksums import read_checksums
 from egoray.dataset.tiers import length_tier
 from egoray.errors import ConfigError, FormatError
 from egoray.formats.egomask import TIERS, clip_of
-from egoray.formats.egomask_json import bare, json_object, number_order, path_part, read_expressions, read_frames, read_pair, read_videos
-from egoray.formats.png import png_size
+from egoray.formats.egomask_json import bare, json_object, number_order, path_part, read_pair
 
 _TRAIN_FILES = ("meta_expressions/train/meta_expressions.json", "train/meta.json", "train/mask_dict.json")
-
-
-@dataclass(slots=True)
-class Findings:
-    """What is wrong with a dataset: ``faults`` and ``warnings`` in the order found, ``counts`` of what was looked at."""
-
-    dataset: str
-    faults: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("videos", "objects", "expressions", "masks", "images"), 0))
-
-    def summary(self) -> dict[str, Any]:
-        """The findings as one JSON object; ``ok`` is true where there is no fault."""
-        return {
-            "stage": "validate",
-            "dataset": self.dataset,
-            "ok": not self.faults,
-            "faults": self.faults,
-            "warnings": self.warnings,
-            "counts": self.counts,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Video:
-    """A video as its tables have it."""
-
-    frames: tuple[str, ...]
-    texts: Mapping[str, tuple[str, str]]
-    where: str
 
 
 def validate(root: str, *, checksums: bool = True) -> Findings:
@@ -100,90 +68,19 @@ def _record(folder: Folder, names: set[str], found: Findings) -> dict[str, Any]:
     try:
         record = json_object(folder.read_json("dataset.json"), "dataset.json")
     except FormatError as error:
-        found.faults.append(_within(folder, error))
+        found.faults.append(within(folder, error))
         return {}
     if str(record.get("format_version")).split(".")[0] != FORMAT_VERSION.split(".")[0]:
         found.faults.append(f"dataset.json: format version {record.get('format_version')!r} is not known; this is for {FORMAT_VERSION}")
     return record
 
 
-def _within(folder: Folder, error: FormatError) -> str:
-    return str(error).replace(f"{folder.uri}/", "")
-
-
-def _tables(folder: Folder, names: set[str], meta: str, sentences: str, found: Findings) -> tuple[dict[str, _Video], dict[str, Any]]:
-    """The videos of two tables that belong together; what cannot be read is a fault, and is left out."""
-    videos: dict[str, _Video] = {}
-    objects: dict[str, Any] = {}
-    for name in (meta, sentences):
-        if name not in names:
-            if name == "subset/medium/meta.json":
-                found.warnings.append(f"{name}: missing, as in the release")
-            else:
-                found.faults.append(f"{name}: missing")
-    if sentences in names:
-        for video_id, entry, where in _entries(folder, sentences, found):
-            try:
-                frames = read_frames(entry, where)
-                texts = {exp_id: (e.object_id, e.text) for exp_id, e in read_expressions(video_id, entry, where)}
-            except FormatError as error:
-                found.faults.append(_within(folder, error))
-                continue
-            videos[video_id] = _Video(frames=frames, texts=texts, where=where.replace(f"{folder.uri}/", ""))
-    if meta in names:
-        for video_id, entry, where in _entries(folder, meta, found):
-            of = entry.get("objects")
-            if isinstance(of, dict):
-                objects[video_id] = {str(key): value for key, value in of.items()}
-            else:
-                found.faults.append(f"{where.replace(f'{folder.uri}/', '')}: no objects")
-        if sentences in names:
-            for video_id in sorted(videos.keys() ^ objects.keys()):
-                lacking = meta if video_id in videos else sentences
-                found.faults.append(f"{lacking}: video {video_id} is not there, but in {sentences if lacking == meta else meta}")
-    return videos, objects
-
-
-def _entries(folder: Folder, name: str, found: Findings) -> list[tuple[str, dict[str, Any], str]]:
-    try:
-        return list(read_videos(folder, name))
-    except FormatError as error:
-        found.faults.append(_within(folder, error))
-        return []
-
-
-def _video(video_id: str, video: _Video, objects: Mapping[str, Any] | None, found: Findings) -> None:
-    """One video's tables against themselves."""
-    faults = found.faults
-    if not video.frames:
-        faults.append(f"{video.where}: no frames")
-    if len(set(video.frames)) < len(video.frames):
-        faults.append(f"{video.where}: a frame is named twice")
-    elif any(a >= b for a, b in itertools.pairwise(video.frames)):
-        faults.append(f"{video.where}: frames are not in time order")
-    if not video.texts:
-        found.warnings.append(f"{video.where}: no expressions")
-    said: dict[tuple[str, str], str] = {}
-    for exp_id, (object_id, text) in video.texts.items():
-        if not text.strip():
-            faults.append(f"{video.where}, expression {exp_id}: no text")
-        elif (object_id, text) in said:
-            faults.append(f"{video.where}, expression {exp_id}: the same sentence as expression {said[object_id, text]}")
-        said.setdefault((object_id, text), exp_id)
-        if objects is not None and object_id not in objects:
-            faults.append(f"{video.where}, expression {exp_id}: is about object {object_id}, which meta.json does not have")
-    for object_id, value in (objects or {}).items():
-        listed = value.get("frames") if isinstance(value, dict) else None
-        if listed is not None and (not isinstance(listed, list) or not {bare(str(name)) for name in listed} <= set(video.frames)):
-            faults.append(f"{video_id}, object {object_id}: meta.json has it on frames that the video does not have")
-
-
 def _benchmark(folder: Folder, names: set[str], found: Findings, record: Mapping[str, Any], splits: dict[str, set[str]]) -> None:
-    full, full_objects = _tables(folder, names, "meta.json", "meta_expressions.json", found)
+    full, full_objects = read_tables(folder, names, "meta.json", "meta_expressions.json", found)
     seen: dict[str, str] = {}
     gold: dict[str, dict[str, Any] | None] = {}
     for tier in TIERS:
-        videos, objects = _tables(folder, names, f"subset/{tier}/meta.json", f"subset/{tier}/meta_expressions.json", found)
+        videos, objects = read_tables(folder, names, f"subset/{tier}/meta.json", f"subset/{tier}/meta_expressions.json", found)
         has_meta = f"subset/{tier}/meta.json" in names
         for video_id, video in videos.items():
             of = (objects if has_meta else full_objects).get(video_id)
@@ -195,7 +92,7 @@ def _benchmark(folder: Folder, names: set[str], found: Findings, record: Mapping
             if full and (whole is None or (whole.frames, whole.texts) != (video.frames, video.texts)):
                 said = "is not there" if whole is None else f"differs from {video.where.partition(',')[0]}"
                 found.faults.append(f"meta_expressions.json: video {video_id} {said}")
-            _video(video_id, video, of, found)
+            check_video(video_id, video, of, found)
             _length(video_id, video, tier, record, found)
             _gold(folder, names, video_id, video, of, tier, gold, found)
     for video_id in sorted(full.keys() - seen.keys()):
@@ -205,7 +102,7 @@ def _benchmark(folder: Folder, names: set[str], found: Findings, record: Mapping
     found.counts["videos"] += len(seen)
 
 
-def _length(video_id: str, video: _Video, tier: str, record: Mapping[str, Any], found: Findings) -> None:
+def _length(video_id: str, video: Video, tier: str, record: Mapping[str, Any], found: Findings) -> None:
     origin = record.get("videos", {}).get(video_id, {})
     names = video.frames
     refego = bool(names) and names[0].startswith("img")
@@ -223,7 +120,7 @@ def _gold(
     folder: Folder,
     names: set[str],
     video_id: str,
-    video: _Video,
+    video: Video,
     objects: Mapping[str, Any] | None,
     tier: str,
     gold: dict[str, dict[str, Any] | None],
@@ -255,7 +152,7 @@ def _gold(
     if len(sizes) > 1:
         found.faults.append(f"{video.where}: masks of different sizes, {' and '.join(f'{h} x {w}' for h, w in sorted(sizes))}")
     folders = [f"JPEGImages/{kind}/{clip}" for kind in ("egotracks", "refego")]
-    _pictures(folder, names, folders, video, next(iter(sizes), None), found)
+    check_pictures(folder, names, folders, video, next(iter(sizes), None), found)
 
 
 def _masks(folder: Folder, names: set[str], name: str, found: Findings) -> dict[str, tuple[int, int]] | None:
@@ -267,52 +164,17 @@ def _masks(folder: Folder, names: set[str], name: str, found: Findings) -> dict[
     try:
         document = json_object(folder.read_json(name), name)
     except FormatError as error:
-        found.faults.append(_within(folder, error))
+        found.faults.append(within(folder, error))
         return None
     for frame, value in document.items():
-        if size := _mask(value, f"{name}, frame {frame}", found):
+        if size := check_mask(value, f"{name}, frame {frame}", found):
             sizes[bare(frame)] = size
     return sizes
 
 
-def _mask(value: Any, where: str, found: Findings) -> tuple[int, int] | None:
-    try:
-        rle = from_json(value, where)
-    except FormatError as error:
-        found.faults.append(str(error))
-        return None
-    if rle is None or not area(rle):
-        found.faults.append(
-            f"{where}: {'null' if rle is None else 'an empty mask'}; leave the frame out, for it stops the official evaluator"
-        )
-        return None
-    found.counts["masks"] += 1
-    return rle.size
-
-
-def _pictures(folder: Folder, names: set[str], folders: list[str], video: _Video, size_hw: tuple[int, int] | None, found: Findings) -> None:
-    """Whether each frame has its picture, and the first one the masks' size."""
-    at = next((place for place in folders if any(f"{place}/{frame}.jpg" in names for frame in video.frames)), None)
-    if at is None:
-        found.warnings.append(f"{video.where}: no pictures in {' or '.join(folders)}, as in the release")
-        return
-    missing = [frame for frame in video.frames if f"{at}/{frame}.jpg" not in names]
-    found.counts["images"] += len(video.frames) - len(missing)
-    if missing:
-        found.warnings.append(f"{at}: {len(missing)} of {len(video.frames)} pictures are missing, such as {missing[0]}.jpg")
-    first = f"{at}/{next(frame for frame in video.frames if frame not in set(missing))}.jpg"
-    try:
-        picture_hw = png_size(folder, first)
-    except FormatError as error:
-        found.faults.append(_within(folder, error))
-        return
-    if size_hw and picture_hw != size_hw:
-        found.faults.append(f"{first}: is {picture_hw[0]} x {picture_hw[1]}, but its masks are {size_hw[0]} x {size_hw[1]}")
-
-
 def _train(folder: Folder, names: set[str], found: Findings, splits: dict[str, set[str]]) -> None:
     sentences, meta, lists = _TRAIN_FILES
-    videos, objects = _tables(folder, names, meta, sentences, found)
+    videos, objects = read_tables(folder, names, meta, sentences, found)
     rows: dict[str, dict[str, Any]] = {}
     if lists not in names:
         found.faults.append(f"{lists}: missing")
@@ -320,7 +182,7 @@ def _train(folder: Folder, names: set[str], found: Findings, splits: dict[str, s
         try:
             document = json_object(folder.read_json(lists), lists)
         except FormatError as error:
-            found.faults.append(_within(folder, error))
+            found.faults.append(within(folder, error))
             document = {}
         for key, row in document.items():
             try:
@@ -335,7 +197,7 @@ def _train(folder: Folder, names: set[str], found: Findings, splits: dict[str, s
     has_saved = any(name.startswith("train/rle_save/") for name in names)
     for video_id, video in videos.items():
         of = objects.get(video_id)
-        _video(video_id, video, of, found)
+        check_video(video_id, video, of, found)
         in_order = sorted(video.frames)
         sizes: set[tuple[int, int]] = set()
         for object_id in sorted({o for o, _ in video.texts.values()} | rows.get(video_id, {}).keys(), key=number_order):
@@ -348,7 +210,7 @@ def _train(folder: Folder, names: set[str], found: Findings, splits: dict[str, s
                 found.faults.append(f"{where}: expected a list of {len(in_order)} masks, one a frame")
                 continue
             here = {
-                frame: _mask(value, f"{where}, frame {frame}", found)
+                frame: check_mask(value, f"{where}, frame {frame}", found)
                 for frame, value in zip(in_order, row, strict=True)
                 if value is not None
             }
@@ -365,7 +227,7 @@ def _train(folder: Folder, names: set[str], found: Findings, splits: dict[str, s
         if len(sizes) > 1:
             found.faults.append(f"{lists}: video {video_id} has masks of different sizes")
         found.counts["expressions"] += len(video.texts)
-        _pictures(folder, names, [f"train/JPEGImages/{video_id}"], video, next(iter(sizes), None), found)
+        check_pictures(folder, names, [f"train/JPEGImages/{video_id}"], video, next(iter(sizes), None), found)
     found.counts["videos"] += len(videos)
 
 
@@ -378,7 +240,7 @@ def _saved(folder: Folder, names: set[str], video_id: str, object_id: str, row: 
     try:
         same = json_object(folder.read_json(name), name) == row
     except FormatError as error:
-        found.faults.append(_within(folder, error))
+        found.faults.append(within(folder, error))
         return
     if not same:
         found.faults.append(f"{name}: differs from train/mask_dict.json")
@@ -400,7 +262,7 @@ def _checksums(folder: Folder, names: set[str], found: Findings) -> None:
     try:
         sums = read_checksums(folder)
     except FormatError as error:
-        found.faults.append(_within(folder, error))
+        found.faults.append(within(folder, error))
         return
     for name, value in sums.items():
         if name not in names:

@@ -14,7 +14,17 @@ from egoray.core.masks import area
 from egoray.core.storage import Folder
 from egoray.errors import FormatError
 from egoray.formats.egomask_json import bare, json_object, mask_json
-from egoray.formats.exchange import MaskVideo, categories, locate, objects_of, read_segmentation, read_sentences, sentences_json, xywh
+from egoray.formats.exchange import (
+    MaskVideo,
+    categories,
+    locate,
+    objects_of,
+    read_segmentation,
+    read_sentences,
+    reader,
+    sentences_json,
+    xywh,
+)
 from egoray.schema import MaskRLE
 
 FILE = "labels.json"
@@ -65,6 +75,7 @@ def as_json(videos: Sequence[MaskVideo]) -> dict[str, Any]:
     }
 
 
+@reader
 def read(source: str) -> list[MaskVideo]:
     """The videos of a COCO file (or of the ``labels.json`` in a folder), pictures in the order of their names.
 

@@ -17,7 +17,7 @@ from egoray.core.masks import decode, encode
 from egoray.core.storage import Folder
 from egoray.errors import FormatError
 from egoray.formats.egomask_json import bare
-from egoray.formats.exchange import MaskVideo, by_clip, categories, locate, objects_of, read_sentences, xywh
+from egoray.formats.exchange import MaskVideo, by_clip, categories, locate, objects_of, read_sentences, reader, xywh
 from egoray.schema import MaskRLE
 
 FILE = "annotations.xml"
@@ -67,6 +67,7 @@ def _mask(image: Element, rle: MaskRLE, label: str) -> Element:
     return SubElement(image, "mask", attributes | box)
 
 
+@reader
 def read(source: str) -> list[MaskVideo]:
     """The videos of the file, or of the ``annotations.xml`` in a folder: a picture's folder is its video.
 

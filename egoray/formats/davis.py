@@ -16,7 +16,7 @@ from egoray.core.masks import area, decode, encode
 from egoray.core.storage import Folder
 from egoray.errors import FormatError
 from egoray.formats.egomask_json import json_object, path_part
-from egoray.formats.exchange import MaskVideo, objects_of, read_sentences, sentences_json
+from egoray.formats.exchange import MaskVideo, objects_of, read_sentences, reader, sentences_json
 from egoray.formats.png import read_png
 from egoray.schema import MaskRLE
 
@@ -55,6 +55,7 @@ def picture(video: MaskVideo, n: int) -> str:
     return f"JPEGImages/480p/{video.video_id}/{video.frame_names[n]}.jpg"
 
 
+@reader
 def read(source: str) -> list[MaskVideo]:
     """The videos of a DAVIS folder; object n is the palette's number n, or what ``objects.json`` calls it.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any
 
 from pycocotools import mask as coco
@@ -30,6 +31,19 @@ class MaskVideo:
     images: tuple[str, ...]
     objects: tuple[BenchmarkObject, ...]
     expressions: tuple[Expression, ...] = ()
+
+
+def reader(read: Callable[[str], list[MaskVideo]]) -> Callable[[str], list[MaskVideo]]:
+    """Make what goes wrong inside ``read``, whatever the file held there, an error about the file."""
+
+    @wraps(read)
+    def guarded(source: str) -> list[MaskVideo]:
+        try:
+            return read(source)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+            raise FormatError(f"{source}: malformed ({type(error).__name__}: {error}); is it of this format?") from error
+
+    return guarded
 
 
 def categories(videos: Sequence[MaskVideo]) -> list[str]:

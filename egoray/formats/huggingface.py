@@ -16,7 +16,7 @@ from egoray.core.storage import Folder
 from egoray.errors import FormatError
 from egoray.formats.egomask import BenchmarkObject
 from egoray.formats.egomask_json import mask_json
-from egoray.formats.exchange import MaskVideo
+from egoray.formats.exchange import MaskVideo, reader
 from egoray.schema import Expression
 
 _MASK = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
@@ -71,6 +71,7 @@ def _rows(video: MaskVideo) -> Iterator[dict[str, Any]]:
             }
 
 
+@reader
 def read(source: str) -> list[MaskVideo]:
     """The videos of all Parquet files in ``source/data``, or in ``source``; those of one split where only its files are there.
 

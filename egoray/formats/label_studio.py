@@ -19,7 +19,7 @@ from egoray.core.masks import Mask, decode, encode
 from egoray.core.storage import Folder
 from egoray.errors import FormatError
 from egoray.formats.egomask_json import bare
-from egoray.formats.exchange import MaskVideo, categories, locate, objects_of, read_sentences, sentences_json
+from egoray.formats.exchange import MaskVideo, categories, locate, objects_of, read_sentences, reader, sentences_json
 from egoray.schema import MaskRLE
 
 FILE = "tasks.json"
@@ -65,6 +65,7 @@ def write(out: Folder, videos: Sequence[MaskVideo]) -> dict[str, int]:
     return {"tasks": len(tasks), "regions": regions}
 
 
+@reader
 def read(source: str) -> list[MaskVideo]:
     """The videos of a file of tasks (an export too), or of the ``tasks.json`` in a folder; brush regions only.
 

@@ -16,7 +16,7 @@ from egoray.core.masks import area, encode
 from egoray.core.storage import Folder
 from egoray.errors import FormatError
 from egoray.formats.egomask_json import json_object, mask_json, path_part
-from egoray.formats.exchange import MaskVideo, objects_of, read_segmentation, read_sentences, sentences_json
+from egoray.formats.exchange import MaskVideo, objects_of, read_segmentation, read_sentences, reader, sentences_json
 from egoray.schema import MaskRLE
 
 EVERY = 4
@@ -71,6 +71,7 @@ def _as_json(video: MaskVideo) -> dict[str, Any]:
     }
 
 
+@reader
 def read(source: str) -> list[MaskVideo]:
     """The videos of a file, or of all ``*_manual.json`` (else ``*_auto.json``) in a folder; empty masks are left out.
 

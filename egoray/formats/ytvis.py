@@ -13,7 +13,17 @@ from egoray.core.masks import area
 from egoray.core.storage import Folder
 from egoray.errors import FormatError
 from egoray.formats.egomask_json import bare, json_object, mask_json
-from egoray.formats.exchange import MaskVideo, categories, locate, objects_of, read_segmentation, read_sentences, sentences_json, xywh
+from egoray.formats.exchange import (
+    MaskVideo,
+    categories,
+    locate,
+    objects_of,
+    read_segmentation,
+    read_sentences,
+    reader,
+    sentences_json,
+    xywh,
+)
 from egoray.schema import MaskRLE
 
 FILE = "instances.json"
@@ -63,6 +73,7 @@ def write(out: Folder, videos: Sequence[MaskVideo]) -> dict[str, int]:
     return {"videos": len(videos), "masklets": len(annotations)}
 
 
+@reader
 def read(source: str) -> list[MaskVideo]:
     """The videos of a YouTube-VIS file, or of the ``instances.json`` in a folder; objects are numbered in file order.
 
@@ -72,39 +83,36 @@ def read(source: str) -> list[MaskVideo]:
     folder, name = locate(source, FILE)
     where = f"{folder.uri}/{name}"
     document = json_object(folder.read_json(name), where)
-    try:
-        titles = {c["id"]: str(c["name"]) for c in document.get("categories", [])}
-        entries = {v["id"]: v for v in document["videos"]}
-        ids = {key: str(v.get("name") or posixpath.dirname(v["file_names"][0]).replace("/", "-") or key) for key, v in entries.items()}
-        masks: dict[str, dict[str, dict[str, MaskRLE]]] = {video_id: {} for video_id in ids.values()}
-        named: dict[str, dict[str, str]] = {video_id: {} for video_id in ids.values()}
-        for annotation in document["annotations"]:
-            entry, video_id = entries[annotation["video_id"]], ids[annotation["video_id"]]
-            at = f"{where}, annotation {annotation.get('id')}"
-            if len(annotation["segmentations"]) != len(entry["file_names"]):
-                raise FormatError(f"{at}: {len(annotation['segmentations'])} masks for {len(entry['file_names'])} frames")
-            object_id = str(annotation.get("object_id", len(masks[video_id]) + 1))
-            size_hw = (int(entry["height"]), int(entry["width"]))
-            row = [read_segmentation(value, size_hw, f"{at}, frame {n}") for n, value in enumerate(annotation["segmentations"])]
-            frames = [_frame(path) for path in entry["file_names"]]
-            masks[video_id][object_id] = {frame: rle for frame, rle in zip(frames, row, strict=True) if rle is not None}
-            named[video_id][object_id] = titles.get(annotation.get("category_id"), "")
-        objects = {video_id: objects_of(of, named[video_id]) for video_id, of in masks.items()}
-        said = read_sentences(document.get("expressions"), objects)
-        return [
-            MaskVideo(
-                video_id=ids[key],
-                size_hw=(int(v["height"]), int(v["width"])),
-                fps=float(v.get("fps", 1.0)),
-                frame_names=tuple(map(_frame, v["file_names"])),
-                images=tuple(v["file_names"]),
-                objects=objects[ids[key]],
-                expressions=said[ids[key]],
-            )
-            for key, v in entries.items()
-        ]
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise FormatError(f"{where}: not a YouTube-VIS file ({type(error).__name__}: {error})") from error
+    titles = {c["id"]: str(c["name"]) for c in document.get("categories", [])}
+    entries = {v["id"]: v for v in document["videos"]}
+    ids = {key: str(v.get("name") or posixpath.dirname(v["file_names"][0]).replace("/", "-") or key) for key, v in entries.items()}
+    masks: dict[str, dict[str, dict[str, MaskRLE]]] = {video_id: {} for video_id in ids.values()}
+    named: dict[str, dict[str, str]] = {video_id: {} for video_id in ids.values()}
+    for annotation in document["annotations"]:
+        entry, video_id = entries[annotation["video_id"]], ids[annotation["video_id"]]
+        at = f"{where}, annotation {annotation.get('id')}"
+        if len(annotation["segmentations"]) != len(entry["file_names"]):
+            raise FormatError(f"{at}: {len(annotation['segmentations'])} masks for {len(entry['file_names'])} frames")
+        object_id = str(annotation.get("object_id", len(masks[video_id]) + 1))
+        size_hw = (int(entry["height"]), int(entry["width"]))
+        row = [read_segmentation(value, size_hw, f"{at}, frame {n}") for n, value in enumerate(annotation["segmentations"])]
+        frames = [_frame(path) for path in entry["file_names"]]
+        masks[video_id][object_id] = {frame: rle for frame, rle in zip(frames, row, strict=True) if rle is not None}
+        named[video_id][object_id] = titles.get(annotation.get("category_id"), "")
+    objects = {video_id: objects_of(of, named[video_id]) for video_id, of in masks.items()}
+    said = read_sentences(document.get("expressions"), objects)
+    return [
+        MaskVideo(
+            video_id=ids[key],
+            size_hw=(int(v["height"]), int(v["width"])),
+            fps=float(v.get("fps", 1.0)),
+            frame_names=tuple(map(_frame, v["file_names"])),
+            images=tuple(v["file_names"]),
+            objects=objects[ids[key]],
+            expressions=said[ids[key]],
+        )
+        for key, v in entries.items()
+    ]
 
 
 def _frame(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -72,6 +73,7 @@ def write_report(
         "report.html",
         title=title,
         source=source.uri,
+        review=f"egoray review --annotations {shlex.quote(source.uri)}",
         facts=_facts(source, videos, objects),
         failures=list(read_failures(source)),
         scores=_scores(scores) if scores else None,

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -68,6 +68,7 @@ def write_sample(
     size_hw: tuple[int, int] = (360, 640),
     fps: int = 30,
     tier: Tier = "medium",
+    others: Sequence[tuple[WorldConfig, Tier]] = (),
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
@@ -83,7 +84,12 @@ def write_sample(
         seconds: length of each clip.
         size_hw: (height, width) of a frame, even numbers.
         fps: native frames a second, a multiple of the annotations' 5; fewer are rendered faster.
+<<<<<<< HEAD
         tier: split of the benchmark to file the clips under: short, medium or long; or train, and ``truth/`` is a training set.
+=======
+        tier: split of the benchmark to file the clips under: short, medium or long.
+        others: further clips of another length, size or rate, each with its split, after the first ``videos``.
+>>>>>>> dataset
         workers: processes that render, a clip each at a time; one for every core by default.
         progress: called with the number of clips done, after each.
 
@@ -103,20 +109,21 @@ def write_sample(
     start = time.perf_counter()
     out = os.fspath(out)
     config = WorldConfig(seconds=seconds, size_hw=size_hw, fps=fps, stride=fps // 5)
-    clips = [_Clip(out=out, seed=seed, index=index, config=config, tier=tier) for index in range(videos)]
+    asked = [*((config, tier) for _ in range(videos)), *others]
+    clips = [_Clip(out=out, seed=seed, index=index, config=of, tier=filed) for index, (of, filed) in enumerate(asked)]
     rendered: dict[int, _Rendered] = {}
-    for index, clip in _render_all(clips, min(workers or os.cpu_count() or 1, videos)):
+    for index, clip in _render_all(clips, min(workers or os.cpu_count() or 1, len(clips))):
         rendered[index] = clip
         if progress:
             progress(len(rendered))
-    ordered = [rendered[index] for index in range(videos)]
+    ordered = [rendered[clip.index] for clip in clips]
     tracks = [track for clip in ordered for track in clip.tracks]
     (write_train if tier == "train" else write_benchmark)(os.path.join(out, "truth"), [clip.truth for clip in ordered])
     write_tracks(os.path.join(out, "egotracks.json"), [clip.video for clip in ordered], tracks, seed=seed)
     wall_s = time.perf_counter() - start
-    frames = config.num_frames * videos
+    frames = sum(clip.config.num_frames for clip in clips)
     return {
-        "videos": videos,
+        "videos": len(clips),
         "frames": frames,
         "objects": len(tracks),
         "boxes": sum(len(track.boxes) for track in tracks),

@@ -19,6 +19,7 @@ from egoray.core.masks import encode
 from egoray.dataset.build import build
 from egoray.dataset.validate import validate
 from egoray.errors import ConfigError
+from support.mutations import mutate
 from support.tiers import REFEGO, SIZE_HW, write_tiers
 
 TRAIN = "egomask-train/train"
@@ -42,6 +43,16 @@ def test_what_build_writes_has_neither_fault_nor_warning(made: Path) -> None:
     assert (found.faults, found.warnings) == ([], [])
     assert found.counts["videos"] == 5
     assert found.counts["images"] == len(list(made.rglob("*.jpg"))) + overlap(made)
+
+
+@pytest.mark.parametrize(
+    "config", [BuildConfig(fps=5, medium=1), BuildConfig(long=1, medium=3, medium_from="long"), BuildConfig(tier="medium")]
+)
+def test_so_does_every_other_way_to_build(made: Path, tmp_path: Path, config: BuildConfig) -> None:
+    build(str(made.parent / "work"), str(made.parent / "clips"), str(tmp_path / "d"), config)
+    found = validate(str(tmp_path / "d"))
+    assert found.faults == []
+    assert all("tier's length" in warning for warning in found.warnings)
 
 
 def overlap(root: Path) -> int:
@@ -211,6 +222,23 @@ def test_each_planted_fault_is_named(dataset: Path, name: str) -> None:
     found = validate(str(dataset), checksums="changed" in name or "unfinished" in name)
     assert any(message in fault for fault in found.faults), found.faults
     assert not any(str(dataset) in fault for fault in found.faults)
+
+
+def test_one_wrong_value_anywhere_never_stops_the_check(dataset: Path) -> None:
+    """Most are faults; none is a traceback, and none changes what the next one is told."""
+    tables = [path for path in sorted(dataset.rglob("*.json")) if path.name != "run.json"]
+    named = 0
+    for seed in range(250):
+        path = tables[seed % len(tables)]
+        before = path.read_text()
+        path.write_text(json.dumps(mutate(json.loads(before), seed)))
+        try:
+            named += bool(validate(str(dataset), checksums=False).faults)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}, {path}: {type(error).__name__}: {error}") from error
+        path.write_text(before)
+    assert named > 150
+    assert validate(str(dataset)).faults == []
 
 
 def test_missing_pictures_are_a_warning(dataset: Path) -> None:

@@ -22,6 +22,7 @@ from egoray.formats import coco, cvat, davis, fiftyone, huggingface, label_studi
 from egoray.formats.egomask import BenchmarkObject
 from egoray.formats.exchange import MaskVideo
 from egoray.schema import Expression
+from support.mutations import mutate
 
 HW = (9, 13)
 ALL = {"coco": coco, "ytvis": ytvis, "davis": davis, "sav": sav, "huggingface": huggingface, "fiftyone": fiftyone, "cvat": cvat}
@@ -159,7 +160,8 @@ def test_sa_v_has_a_mask_a_frame_and_object_empty_where_it_is_absent(tmp_path):
 
 def test_datasets_own_reader_gives_a_row_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    datasets = pytest.importorskip("datasets")
+    import datasets  # slow to load
+
     datasets.disable_progress_bars()
     write(huggingface, tmp_path / "set")
     read = datasets.load_dataset(str(tmp_path / "set"), cache_dir=str(tmp_path / "cache"))
@@ -262,7 +264,7 @@ BAD = {
     "no image": (coco, "labels.json", spoil_json(lambda v: v["annotations"][0].update(image_id=99)), "image 99, which is not listed"),
     "no list": (coco, "labels.json", spoil_json(lambda v: v.update(images={})), "expected a list of objects in 'images'"),
     "short": (ytvis, "instances.json", spoil_json(lambda v: v["annotations"][0]["segmentations"].pop()), "4 masks for 5 frames"),
-    "no videos": (ytvis, "instances.json", spoil_json(lambda v: v.pop("videos")), "not a YouTube-VIS file"),
+    "no videos": (ytvis, "instances.json", spoil_json(lambda v: v.pop("videos")), "malformed (KeyError: 'videos')"),
     "ragged": (sav, "clip_manual.json", spoil_json(lambda v: v["masklet"][0].pop()), "a mask for each of 5 frames and 2 objects"),
     "size": (sav, "clip_manual.json", spoil_json(lambda v: v.update(video_height=3.0)), "a mask of 9 x 13 on a picture of 3 x 13"),
     "entities": (cvat, "annotations.xml", lambda p: p.write_text("<!DOCTYPE a [<!ENTITY b 'c'>]><a/>"), "declares entities"),
@@ -289,3 +291,28 @@ def test_a_malformed_file_is_named(tmp_path, name):
         module.read(str(tmp_path))
     assert message in str(raised.value)
     assert str(tmp_path) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "file"),
+    [
+        (coco, "labels.json"),
+        (ytvis, "instances.json"),
+        (sav, "clip_manual.json"),
+        (label_studio, "tasks.json"),
+        (davis, "objects.json"),
+    ],
+)
+def test_one_wrong_value_anywhere_reads_or_is_a_format_error(tmp_path, module, file):
+    write(module, tmp_path)
+    document = json.loads((tmp_path / file).read_text())
+    refused = 0
+    for seed in range(400):
+        (tmp_path / file).write_text(json.dumps(mutate(document, seed)))
+        try:
+            module.read(str(tmp_path))
+        except FormatError:
+            refused += 1
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {type(error).__name__}: {error}") from error
+    assert refused

@@ -58,6 +58,7 @@ def test_one_file_is_the_whole_page(work: Folder, tmp_path: Path) -> None:
     assert len(sources) == 2 + 18 + 2
     assert all(source.startswith("data:") for source in sources)
     assert not page.all("link") + page.all("script") + page.all("iframe")
+    assert f"egoray review --annotations {work.uri}" in page.text
     assert set(re.findall(r"https?://[^\"' <]+", Path(path).read_text())) <= {"http://www.w3.org/2000/svg"}
     movie = base64.b64decode((page.all("video")[0]["src"] or "").removeprefix("data:video/mp4;base64,"))
     assert movie == (tmp_path / "overlays" / "clip-0.mp4").read_bytes()

@@ -9,10 +9,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 COMMIT = "c" * 40
 
 
+def entry(name, data):
+    """A file of the tree: git's sum of it, and of a large one (.bin here) its SHA-256 too."""
+    known = {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
+    if name.endswith(".bin"):
+        known["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 128}
+    return known
+
+
 @contextmanager
-def serving(repository, files, revision="main"):
-    """Yield (address, list of the paths fetched) of a hub with one repository at one revision; ``files`` maps names to bytes."""
-    fetched = []
+def serving(repository, files, revision="main", kind="models", damaged=None):
+    """Yield (address, list of the paths fetched) of a hub with one repository at one revision; ``files`` maps names to bytes.
+
+    ``kind`` is models or datasets; ``damaged[name]`` is how often that file arrives with a wrong byte.
+    """
+    fetched, damaged = [], damaged if damaged is not None else {}
+    below = "/" if kind == "models" else f"/{kind}/"
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -25,19 +37,23 @@ def serving(repository, files, revision="main"):
 
         def answer(self, body):
             path = self.path.partition("?")[0]
-            if path in (f"/api/models/{repository}/revision/{revision}", f"/api/models/{repository}/revision/{COMMIT}"):
+            if path in {f"/api/{kind}/{repository}{at}" for at in ("", f"/revision/{revision}", f"/revision/{COMMIT}")}:
                 known = {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
                 return self.send(json.dumps(known).encode(), {"Content-Type": "application/json"}, body)
-            if path.startswith(f"/api/models/{repository}/tree/"):
-                tree = [{"type": "file", "path": name, "size": len(data), "oid": "0" * 40} for name, data in files.items()]
+            if path.startswith(f"/api/{kind}/{repository}/tree/"):
+                tree = [entry(name, data) for name, data in files.items()]
                 return self.send(json.dumps(tree).encode(), {"Content-Type": "application/json"}, body)
-            name = path.removeprefix(f"/{repository}/resolve/{COMMIT}/")
+            name = path.removeprefix(f"{below}{repository}/resolve/{COMMIT}/")
             if name not in files:
                 return self.send(b"{}", {"X-Error-Code": "RepoNotFound"}, body, 404)
             if body:
                 fetched.append(name)
             tag = hashlib.sha1(files[name]).hexdigest()
-            return self.send(files[name], {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}, body)
+            data = files[name]
+            if body and damaged.get(name, 0):
+                damaged[name] -= 1
+                data = bytes([data[0] ^ 1]) + data[1:]
+            return self.send(data, {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}, body)
 
         def send(self, data, headers, body, status=200):
             self.send_response(status)

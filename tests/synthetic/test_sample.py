@@ -123,3 +123,17 @@ def test_fewer_native_frames_keep_the_annotations_rate(tmp_path):
     assert len(list(images.iterdir())) == 6
     with pytest.raises(ConfigError, match="multiple of 5"):
         write_sample(tmp_path, videos=1, seed=2, fps=24)
+
+
+def test_clips_of_another_length_and_size_stand_in_their_own_split(tmp_path):
+    small = WorldConfig(seconds=6, size_hw=(96, 128), fps=10, stride=2)
+    summary = write_sample(tmp_path, **ASKED | {"videos": 1, "seconds": 4.0}, others=[(small, "short")], workers=1)
+    assert (summary["videos"], summary["frames"]) == (2, 4 * 30 + 6 * 10)
+    [long, short] = ({item.video_id for item in read_items(tmp_path / "truth", split)} for split in ("medium", "short"))
+    [uid] = short
+    assert uid not in long
+    info = probe(str(tmp_path / "clips" / f"{uid}.mp4"), uid)
+    assert (info.num_frames, info.fps, info.stride, info.height_px, info.width_px) == (60, 10.0, 2, 96, 128)
+    for item in read_items(tmp_path / "truth", "short"):
+        gold = read_gold(tmp_path / "truth", item)
+        assert all(rle.size == (96, 128) for rle in gold.values())
