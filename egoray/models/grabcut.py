@@ -42,13 +42,22 @@ class GrabCut:
     def track(
         self, frames: Frames, requests: Sequence[TrackRequest], backward: Callable[[int, int], Frames] | None = None
     ) -> Iterator[tuple[int, dict[str, TrackedMask]]]:
-        """See `VideoTracker.track`; it never asks for ``backward``. A mask is empty without a box and where it lies outside the image."""
+        """See `VideoTracker.track`; it never asks for ``backward``. A mask is empty without a box and where it lies outside the image.
+
+        Of the prompts it takes masks: they are handed back as given, and the next frame's mask is looked for near them.
+        """
         last: dict[str, Mask] = {}
         for frame, image in frames:
             found = {}
             for request in requests:
                 if request.start <= frame < request.stop:
-                    found[request.key] = self._segment(image, request.boxes.get(frame), last, request.key)
+                    box = request.boxes.get(frame)
+                    told = request.prompts[frame].mask if frame in request.prompts else None
+                    if told is None:
+                        found[request.key] = self._segment(image, box, last, request.key)
+                    else:
+                        found[request.key] = TrackedMask(patch=Patch.of(told), score=1.0)
+                        _remember(told, box, last, request.key)
             yield frame, found
 
     def _segment(self, image: Image, box: Box | None, last: dict[str, Mask], key: str) -> TrackedMask:
@@ -91,6 +100,15 @@ class GrabCut:
         except cv2.error:
             return np.zeros(labels.shape, bool)
         return (labels & 1).astype(bool)
+
+
+def _remember(mask: Mask, box: Box | None, last: dict[str, Mask], key: str) -> None:
+    """Take what the mask has inside its box as the last one seen; nothing is known after an empty one."""
+    inside = clip_box(box, mask.shape) if box else None
+    part = mask[pixel_slices(inside, mask.shape)] if inside else None
+    last.pop(key, None)
+    if part is not None and part.any():
+        last[key] = part
 
 
 def _seed(height: int, width: int, last: Mask | None) -> np.ndarray:
