@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from egoray.core.boxes import interpolate_boxes
 from egoray.core.masks import bounding_box, decode, encode
 from egoray.core.storage import Folder
 from egoray.core.workfolder import fingerprint, read_expressions, read_objects, read_videos
@@ -63,7 +64,9 @@ class Annotations:
         self.folder = Folder(uri)
         found = read_videos(self.folder)
         self.videos = {v: _at(info, videos) for v, info in found.items()} if videos else found
-        self.objects = {(t.video_id, t.object_id): (t, trajectories) for t, trajectories in read_objects(self.folder)}
+        self.objects = {
+            (t.video_id, t.object_id): (_bridged(t, trajectories), trajectories) for t, trajectories in read_objects(self.folder)
+        }
         self.expressions = read_expressions(self.folder) or {}
         self._files: dict[Key, list[str]] = {}
         self._keys: dict[str, tuple[Key, bool]] = {}
@@ -168,6 +171,14 @@ class Annotations:
             doubts=doubts(track.boxes, masks, scores),
             others=sorted(others, key=lambda t: (-len(mine & set(words(t.title))), int(t.object_id))),
         )
+
+
+def _bridged(track: ObjectTrack, trajectories: Sequence[Trajectory]) -> ObjectTrack:
+    """The track with a box on every frame of its appearances, also where the gap rule bridges one."""
+    boxes = dict(track.boxes)
+    for t in trajectories:
+        boxes |= interpolate_boxes(dict(track.boxes), t.start, t.stop)
+    return replace(track, boxes=boxes)
 
 
 def _title(track: ObjectTrack) -> str:

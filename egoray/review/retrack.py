@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from egoray.core.boxes import clip_box, interpolate_boxes
+from egoray.core.boxes import clip_box
 from egoray.core.masks import decode, encode
 from egoray.core.patch import Patch
 from egoray.core.video import Image
@@ -78,7 +78,7 @@ class Engine:
         if frame not in verified:
             raise ValueError("correct or lock this frame first; tracking goes on from a frame that you stand for")
         span = range(trajectory.start, frame + 1) if back else range(frame, trajectory.stop)
-        guides = interpolate_boxes(dict(subject.track.boxes), trajectory.start, trajectory.stop)
+        guides = subject.track.boxes
         order = list(reversed(span)) if back else list(span)
         place = {f: n for n, f in enumerate(order)}
         prompts = {place[f]: Prompt(mask=decode(rle)) for f, rle in verified.items() if f in place}

@@ -13,7 +13,9 @@ _SHORT_WORDS, _LONG_WORDS = 10, 40
 
 
 def check(subject: Subject, expression_id: str, text: str, texts: Mapping[str, str]) -> dict[str, Any]:
-    """``problems`` of the sentence, each a phrase, and ``also``: the clip's other objects whose name it says.
+    """``problems`` of the sentence, each a phrase, and ``also``: the clip's other objects that it may mean.
+
+    Those are the ones with the object's own name, and those whose name it says without saying the object's.
 
     Args:
         subject: the object.
@@ -29,7 +31,7 @@ def check(subject: Subject, expression_id: str, text: str, texts: Mapping[str, s
     siblings = [texts.get(name, e.text) for name, e in known.items() if name != expression_id]
     said = set(words(text))
     title = set(words(subject.track.title))
-    also = [t for t in subject.others if (named := set(words(t.title))) and named <= said and (named == title or not named < title)]
+    also = [t for t in subject.others if (named := set(words(t.title))) and named <= said and (named == title or not title <= said)]
     faults = (
         problems(text, max_words=limit, names=[subject.track.title], siblings=[s for s in siblings if s.strip()]) if text.strip() else []
     )
