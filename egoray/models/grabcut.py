@@ -44,23 +44,26 @@ class GrabCut:
     ) -> Iterator[tuple[int, dict[str, TrackedMask]]]:
         """See `VideoTracker.track`; it never asks for ``backward``. A mask is empty without a box and where it lies outside the image.
 
-        Of the prompts it takes masks: they are handed back as given, and the next frame's mask is looked for near them.
+        Of the prompts it takes masks: they are handed back as given, and what follows stays near them, whatever else looks alike.
         """
         last: dict[str, Mask] = {}
+        told: set[str] = set()
         for frame, image in frames:
             found = {}
             for request in requests:
                 if request.start <= frame < request.stop:
                     box = request.boxes.get(frame)
-                    told = request.prompts[frame].mask if frame in request.prompts else None
-                    if told is None:
-                        found[request.key] = self._segment(image, box, last, request.key)
+                    mask = request.prompts[frame].mask if frame in request.prompts else None
+                    if mask is None:
+                        far = cv2.GC_BGD if request.key in told else cv2.GC_PR_BGD
+                        found[request.key] = self._segment(image, box, last, request.key, far)
                     else:
-                        found[request.key] = TrackedMask(patch=Patch.of(told), score=1.0)
-                        _remember(told, box, last, request.key)
+                        found[request.key] = TrackedMask(patch=Patch.of(mask), score=1.0)
+                        _remember(mask, box, last, request.key)
+                        told.add(request.key)
             yield frame, found
 
-    def _segment(self, image: Image, box: Box | None, last: dict[str, Mask], key: str) -> TrackedMask:
+    def _segment(self, image: Image, box: Box | None, last: dict[str, Mask], key: str, far: int) -> TrackedMask:
         size_hw = image.shape[:2]
         empty = TrackedMask(patch=Patch.empty(size_hw), score=0.0)
         inside = clip_box(box, size_hw) if box else None
@@ -79,7 +82,7 @@ class GrabCut:
         bottom, right = max(bottom, top + 1), max(right, left + 1)
 
         labels = np.full((height, width), cv2.GC_BGD, np.uint8)
-        labels[top:bottom, left:right] = _seed(bottom - top, right - left, last.get(key))
+        labels[top:bottom, left:right] = _seed(bottom - top, right - left, last.get(key), far)
         cut = self._cut(np.ascontiguousarray(small[..., ::-1]), labels)[top:bottom, left:right]
         fill = cut.mean()
         if not MIN_FILL <= fill <= MAX_FILL:
@@ -111,13 +114,13 @@ def _remember(mask: Mask, box: Box | None, last: dict[str, Mask], key: str) -> N
         last[key] = part
 
 
-def _seed(height: int, width: int, last: Mask | None) -> np.ndarray:
-    """Labels inside the box: probable foreground, but for what lies far from the last mask, stretched to this box."""
+def _seed(height: int, width: int, last: Mask | None, far: int) -> np.ndarray:
+    """Labels inside the box: probable foreground, and ``far`` for what lies far from the last mask, stretched to this box."""
     labels = np.full((height, width), cv2.GC_PR_FGD, np.uint8)
     if last is not None:
         edge = max(3, int(2 * REACH * max(height, width)) | 1)
         near = cv2.dilate(_resize(last, (height, width)).astype(np.uint8), np.ones((edge, edge), np.uint8))
-        labels[near == 0] = cv2.GC_PR_BGD
+        labels[near == 0] = far
     return labels
 
 

@@ -18,6 +18,9 @@ _ROOM = 0.35
 _DAB = 0.04
 """Radius of what a click makes certain, as a share of that extent; at least 2 px."""
 
+_UNKNOWN = 0.4
+"""That extent where a click alone says what is meant, as a share of the image."""
+
 
 def segment(image: Image, *, inside: Sequence[Point], outside: Sequence[Point], box: Box | None, before: Mask | None) -> Mask:
     """``(H, W)`` bool: the object that the clicks ``inside``, (x, y) in pixels, are on and those ``outside`` are not.
@@ -43,7 +46,7 @@ def segment(image: Image, *, inside: Sequence[Point], outside: Sequence[Point], 
     elif not mended and not inside:
         raise ValueError("click on the object, or draw a box around it")
     x1, y1, x2, y2 = (fold(s[i] for s in spots) for i, fold in enumerate((min, min, max, max)))
-    extent = max(x2 - x1, y2 - y1, 24)
+    extent = max(x2 - x1, y2 - y1, 24 if box or mended else _UNKNOWN * min(size_hw))
     region = clip_box((x1 - _ROOM * extent, y1 - _ROOM * extent, x2 + _ROOM * extent, y2 + _ROOM * extent), size_hw)
     if region is None:
         return np.zeros(size_hw, bool)

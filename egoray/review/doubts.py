@@ -15,6 +15,8 @@ from egoray.schema import Box, MaskRLE
 
 _SAMPLED = 12
 """Masks of an object that are drawn to see how they meet their box."""
+_TOUCHES = 0.3
+"""The share of its tight box's border that a round thing covers."""
 _WEIGHTS = {"low score": 0.8, "flicker": 0.9, "clipped": 0.7, "no mask": 1.0}
 _NOTED = 0.4
 """A sign at least this strong on a tenth of the frames is named."""
@@ -69,7 +71,7 @@ def _jumps(frames: NDArray[np.int64], fill: NDArray[np.float64]) -> NDArray[np.f
 
 
 def _clipped(frames: NDArray[np.int64], boxes: Mapping[int, Box], masks: Mapping[int, MaskRLE]) -> NDArray[np.float64]:
-    """The share of the box's border that is mask, on a sample of the frames, and between them as on the one before; a half counts 1."""
+    """How much of the box's border is mask, beyond what a round thing touches; on a sample of frames, between them as on the one before."""
     both = [(n, f) for n, f in enumerate(frames.tolist()) if f in boxes and f in masks]
     found = np.zeros(len(frames))
     picked = both[:: max(1, len(both) // _SAMPLED)]
@@ -78,5 +80,5 @@ def _clipped(frames: NDArray[np.int64], boxes: Mapping[int, Box], masks: Mapping
         inside = decode(masks[frame])[rows, cols]
         if inside.size:
             border = np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
-            found[n:until] = min(1.0, 2 * float(border.mean()))
+            found[n:until] = min(1.0, max(0.0, (float(border.mean()) - _TOUCHES) / (1 - _TOUCHES)))
     return found

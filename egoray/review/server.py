@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import uvicorn
@@ -77,4 +78,5 @@ def serve(
     shown = "127.0.0.1" if host in _ANY else f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{socket.getsockname()[1]}/"
     ready(address, {who: f"{address}#token={new_token(review.store, who)}" for who in reviewers})
-    uvicorn.Server(config).run(sockets=[socket])
+    with suppress(KeyboardInterrupt):  # raised again once all is closed
+        uvicorn.Server(config).run(sockets=[socket])

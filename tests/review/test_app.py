@@ -1,7 +1,10 @@
 """The review's server over a real socket: what it shows, what it changes, and what it refuses to strangers."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -349,3 +352,13 @@ def test_a_video_id_that_leads_out_of_the_folder_is_refused(work):
     write_videos(videos, [VideoInfo(**rows[0] | {"video_id": "../clip-0"})])
     with pytest.raises(FormatError, match="is no file name"):
         Annotations(work, str(Path(work).parent))
+
+
+@pytest.mark.slow
+def test_no_confirmed_decision_is_lost_by_a_server_killed_twenty_times():
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
+    command = [sys.executable, str(root / "benchmarks" / "review.py"), "--only", "kills"]
+    figures = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)["kills"]
+    assert figures.pop("confirmed") > 100
+    assert figures == {"kills": 20, "confirmed but lost": 0, "made twice": 0, "store is whole": True}

@@ -35,7 +35,6 @@ function changed() {
 
 async function show(next) {
   item = next;
-  byId("notice").hidden = true;
   history.replaceState(null, "", item ? `#item=${item.id}` : location.pathname);
   for (const [id, hidden] of [["stage", !item], ["words", !item], ["done", item]]) byId(id).hidden = Boolean(hidden);
   queue.mark(item?.id);
@@ -76,6 +75,7 @@ async function advance() {
 }
 
 async function open(id) {
+  byId("notice").hidden = true;
   try {
     flushSentences();
     await api.settled();
@@ -90,6 +90,7 @@ async function open(id) {
 async function decide(verdict, reason = "") {
   if (!item || decide.busy) return;
   decide.busy = true;
+  byId("notice").hidden = true;
   try {
     flushSentences();
     work();
