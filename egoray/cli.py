@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from egoray import __version__
-from egoray.errors import EgorayError, StageError
+from egoray.errors import ConfigError, EgorayError, StageError
 
 
 class _Group(click.Group):
@@ -150,6 +150,58 @@ def express(annotations: str, videos: str, mode: str | None, retry_failed: bool,
         more = {"limit": options["limit"], "retry_failed": retry_failed, "mode": mode or "ask"}
         summary = express_on_ray(plan, out, config, key=key, progress=progress, **more)
     return terminal.finish(summary, options["as_json"], failures_of=out, max_failures=config.max_failures)
+
+
+@main.command()
+@click.option("--annotations", required=True, metavar="DIR", help="The --out folder of `egoray annotate`; verdicts go to DIR/review.")
+@click.option("--videos", metavar="DIR", help="Folder of <clip_uid>.mp4 files.  [default: where they were annotated]")
+@click.option(
+    "--model", default="grabcut", show_default=True, metavar="NAME", help="Tracker behind clicks and re-tracking, as for annotate."
+)
+@click.option("--device", default="cpu", show_default=True, help="A torch device for it.")
+@click.option("--store", metavar="FILE", help="SQLite file of verdicts and edits.  [default: DIR/review/review.db]")
+@click.option("--double", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="Share of objects that two people decide.")
+@click.option("--plant", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share that comes again with a planted fault.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind; any other than loopback asks for tokens.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any free one.")
+@click.option("--name", envvar="USER", default="me", help="Who reviews on this machine.  [default: your login name]")
+@click.option("--reviewer", "reviewers", multiple=True, metavar="NAME", help="Make a link with a new token for this person. Repeatable.")
+@click.option("--no-browser", is_flag=True, help="Do not open the page.")
+@click.option("--export", "export_to", metavar="FILE", help="Write the whole history as JSON lines, and stop.")
+@click.option("--import", "import_from", metavar="FILE", help="Add such a history to this review, and stop.")
+def review(annotations: str, videos: str | None, store: str | None, double: float, plant: float, **options: Any) -> None:
+    """A local page on which people confirm, mend or reject every mask and sentence, hardest first, by keyboard.
+
+    Verdicts are safe as soon as the page says saved; DIR/review/*.parquet, for `egoray build`, follow within seconds. Stop with Ctrl-C;
+    the same command goes on where you were.
+    """
+    from egoray.review.server import prepare, serve
+
+    opened = prepare(annotations, videos, store, double=double, plant=plant)
+    if options["import_from"]:
+        try:
+            with open(options["import_from"], encoding="utf-8") as lines:
+                added = opened.store.load(lines, options["import_from"])
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--import {options['import_from']}: cannot be read ({error})") from error
+        opened.store.export(opened.annotations.folder / "review")
+        return click.echo(json.dumps(added))
+    if options["export_to"]:
+        with click.open_file(options["export_to"], "w", encoding="utf-8", atomic=options["export_to"] != "-") as out:
+            out.writelines(line + "\n" for line in opened.store.dump())
+        return click.echo(json.dumps(opened.store.export(opened.annotations.folder / "review")), err=True)
+    from egoray.registry import build_tracker
+
+    def ready(address: str, links: dict[str, str]) -> None:
+        click.echo(f"review of {annotations}: {address} (Ctrl-C ends it)", err=True)
+        for who, link in links.items():
+            click.echo(f"  {who}: {link}", err=True)
+        if not (options["no_browser"] or links):
+            click.launch(address)
+
+    tracker = build_tracker(options["model"], options["device"])
+    where = {name: options[name] for name in ("host", "port", "name", "reviewers")}
+    return serve(opened, tracker, takes_clicks=options["model"] != "grabcut", ready=ready, **where)
 
 
 @main.command()

@@ -42,16 +42,28 @@ class GrabCut:
     def track(
         self, frames: Frames, requests: Sequence[TrackRequest], backward: Callable[[int, int], Frames] | None = None
     ) -> Iterator[tuple[int, dict[str, TrackedMask]]]:
-        """See `VideoTracker.track`; it never asks for ``backward``. A mask is empty without a box and where it lies outside the image."""
+        """See `VideoTracker.track`; it never asks for ``backward``. A mask is empty without a box and where it lies outside the image.
+
+        Of the prompts it takes masks: they are handed back as given, and what follows stays near them, whatever else looks alike.
+        """
         last: dict[str, Mask] = {}
+        told: set[str] = set()
         for frame, image in frames:
             found = {}
             for request in requests:
                 if request.start <= frame < request.stop:
-                    found[request.key] = self._segment(image, request.boxes.get(frame), last, request.key)
+                    box = request.boxes.get(frame)
+                    mask = request.prompts[frame].mask if frame in request.prompts else None
+                    if mask is None:
+                        far = cv2.GC_BGD if request.key in told else cv2.GC_PR_BGD
+                        found[request.key] = self._segment(image, box, last, request.key, far)
+                    else:
+                        found[request.key] = TrackedMask(patch=Patch.of(mask), score=1.0)
+                        _remember(mask, box, last, request.key)
+                        told.add(request.key)
             yield frame, found
 
-    def _segment(self, image: Image, box: Box | None, last: dict[str, Mask], key: str) -> TrackedMask:
+    def _segment(self, image: Image, box: Box | None, last: dict[str, Mask], key: str, far: int) -> TrackedMask:
         size_hw = image.shape[:2]
         empty = TrackedMask(patch=Patch.empty(size_hw), score=0.0)
         inside = clip_box(box, size_hw) if box else None
@@ -70,7 +82,7 @@ class GrabCut:
         bottom, right = max(bottom, top + 1), max(right, left + 1)
 
         labels = np.full((height, width), cv2.GC_BGD, np.uint8)
-        labels[top:bottom, left:right] = _seed(bottom - top, right - left, last.get(key))
+        labels[top:bottom, left:right] = _seed(bottom - top, right - left, last.get(key), far)
         cut = self._cut(np.ascontiguousarray(small[..., ::-1]), labels)[top:bottom, left:right]
         fill = cut.mean()
         if not MIN_FILL <= fill <= MAX_FILL:
@@ -93,13 +105,22 @@ class GrabCut:
         return (labels & 1).astype(bool)
 
 
-def _seed(height: int, width: int, last: Mask | None) -> np.ndarray:
-    """Labels inside the box: probable foreground, but for what lies far from the last mask, stretched to this box."""
+def _remember(mask: Mask, box: Box | None, last: dict[str, Mask], key: str) -> None:
+    """Take what the mask has inside its box as the last one seen; nothing is known after an empty one."""
+    inside = clip_box(box, mask.shape) if box else None
+    part = mask[pixel_slices(inside, mask.shape)] if inside else None
+    last.pop(key, None)
+    if part is not None and part.any():
+        last[key] = part
+
+
+def _seed(height: int, width: int, last: Mask | None, far: int) -> np.ndarray:
+    """Labels inside the box: probable foreground, and ``far`` for what lies far from the last mask, stretched to this box."""
     labels = np.full((height, width), cv2.GC_PR_FGD, np.uint8)
     if last is not None:
         edge = max(3, int(2 * REACH * max(height, width)) | 1)
         near = cv2.dilate(_resize(last, (height, width)).astype(np.uint8), np.ones((edge, edge), np.uint8))
-        labels[near == 0] = cv2.GC_PR_BGD
+        labels[near == 0] = far
     return labels
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from egoray.models.base import TrackRequest
+from egoray.models.base import Prompt, TrackRequest
 from egoray.models.grabcut import GrabCut
 
 SIZE = (120, 160)
@@ -75,3 +75,14 @@ def test_one_pixel_boxes_work():
     request = TrackRequest(key="a", start=0, stop=1, prompts={}, boxes={0: (0.0, 0.0, 0.5, 0.5)})
     ((_, found),) = GrabCut().track([(0, scene(np.zeros(SIZE, bool)))], [request])
     assert found["a"].mask.sum() <= 1
+
+
+def test_a_mask_told_by_a_person_is_kept_and_says_which_of_two_things_is_meant():
+    left, right = [ring(60, 40 + i, 14, 0) for i in range(4)], [ring(60, 100 + i, 14, 0) for i in range(4)]
+    frames = [scene(a | b, i) for i, (a, b) in enumerate(zip(left, right, strict=True))]
+    boxes = {i: tight(a | b) for i, (a, b) in enumerate(zip(left, right, strict=True))}
+    request = TrackRequest(key="a", start=0, stop=4, prompts={0: Prompt(mask=left[0])}, boxes=boxes)
+    found = [f["a"] for _, f in GrabCut().track(enumerate(frames), [request])]
+    assert np.array_equal(found[0].mask, left[0])
+    assert found[0].score == 1.0
+    assert min(iou(f.mask, m) for f, m in zip(found, left, strict=True)) > 0.8
