@@ -79,7 +79,7 @@ def obtain(release: Release, out: str | None, *, revision: str | None = None, pr
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
-    where = {"repo_id": release.repository, "repo_type": release.kind}
+    where: dict[str, Any] = {"repo_id": release.repository, "repo_type": release.kind}
     try:
         endpoint = os.environ.get("HF_ENDPOINT")
         api = HfApi(endpoint=endpoint)

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import av
@@ -258,3 +260,17 @@ def test_the_command_builds_and_plans(tiered: tuple[Path, dict], tmp_path: Path)
     assert not (tmp_path / "d").exists()
     assert json.loads(CliRunner().invoke(main, [*inputs, *more]).stdout) == plan
     assert files(tmp_path / "d") == files(tiered[0] / "dataset")
+
+
+def test_a_killed_build_is_no_dataset_and_the_same_command_finishes_it(tiered: tuple[Path, dict], tmp_path: Path) -> None:
+    out = tmp_path / "d"
+    command = [sys.executable, "-m", "egoray.cli", "build", "--annotations", str(tiered[0] / "work"), "--videos", str(tiered[0] / "clips")]
+    command += ["--out", str(out), "--set", "long=1", "--set", "medium=2", "--set", "medium_per_video=2", "--set", "objects={medium: 1}"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as killed:
+        while killed.poll() is None and len(list(out.rglob("*.jpg"))) < 30:
+            time.sleep(0.001)
+        killed.kill()
+        assert killed.wait() == -9
+    assert not (out / "SHA256SUMS").exists()
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert files(out) == files(tiered[0] / "dataset")

@@ -20,10 +20,14 @@ import pytest
 from click.testing import CliRunner
 
 from egoray.cli import main
+from egoray.config import BuildConfig
 from egoray.dataset import obtain_ego4d, obtain_frames, obtain_hub
+from egoray.dataset.build import build
 from egoray.dataset.obtain_frames import refego_frames
+from egoray.dataset.validate import validate
 from egoray.errors import ConfigError, FormatError
 from support import hub
+from support.annotated import write_annotated
 from support.release import STRIDE, write_clip
 
 FILES = {"egomask/meta.json": b"{}", "egomask/annotations/a/1.json": b'{"00000": null}', "weights.bin": bytes(range(256)) * 40}
@@ -176,6 +180,16 @@ def test_no_credentials_and_a_wrong_manifest_are_one_line_with_the_remedy(store,
     store.put_object(Bucket="ego4d-consortium-sharing", Key="public/v2/clips/manifest.csv", Body=b"a,b\n1,2")
     with pytest.raises(FormatError, match="not a manifest; expected a column of file_uid"):
         obtain_ego4d.obtain(["clip-a"], str(tmp_path))
+
+
+def test_a_dataset_is_built_and_checked_in_a_store(store, tmp_path):
+    work = write_annotated(tmp_path)
+    built = build(work, str(tmp_path / "clips"), "s3://ego4d-lab/dataset", BuildConfig(fps=5))
+    assert built["tiers"]["short"]["videos"] == 2
+    found = validate("s3://ego4d-lab/dataset")
+    assert (found.faults, found.warnings, found.counts["images"]) == ([], [], 46)
+    store.put_object(Bucket="ego4d-lab", Key="dataset/README.md", Body=b"mine")
+    assert validate("s3://ego4d-lab/dataset").faults == ["README.md: changed since the dataset was built (its SHA-256 is another)"]
 
 
 def test_ids_are_read_from_lists_and_from_the_releases_own_files(tmp_path):
