@@ -1,7 +1,7 @@
 // The list of objects, hardest first, with its filters, and how far the review is.
 
 import * as api from "./api.js";
-import { byId, el } from "./dom.js";
+import { byId, el, notice } from "./dom.js";
 
 const LIMIT = 1000;
 const PAUSE_MS = 200;
@@ -28,6 +28,7 @@ export class Queue {
     const query = new URLSearchParams({ ...this.filters, reviewer: byId("filter-reviewer").value, limit: LIMIT });
     const found = await api.call(`/api/items?${query}`).catch(() => null);
     if (!found || turn !== this.turn) return;
+    if (found.problem) notice(`your verdicts are safe, but their tables cannot be written: ${found.problem}`);
     options("filter-clip", "Any clip", found.clips);
     options("filter-reviewer", "Any reviewer", found.reviewers);
     const shown = found.total > found.rows.length ? `the hardest ${found.rows.length} of ${found.total}` : `${found.total}`;
