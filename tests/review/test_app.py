@@ -141,8 +141,8 @@ def test_text_from_outside_is_text_and_no_script_runs(shown):
     ({"Content-Length": "5000000"}, 413),
     ({"Host": "rebound.example"}, 421),
 ])  # fmt: skip
-def test_another_site_changes_nothing(served, headers, status):
-    review, client = served
+def test_another_site_changes_nothing(shown, headers, status):
+    review, client = shown
     item = client.next()
     body = json.dumps({"tab": client.tab, "key": "k", "revision": 0, "verdict": "accepted"}).encode()
     assert client.send("POST", f"/api/items/{item}/decide", body, headers)[0] == status
@@ -193,8 +193,8 @@ def test_off_loopback_everybody_is_named_by_a_token(work):
     ("edit", {"changes": [{"kind": "text", "expression_id": "of another", "text": "x"}]}),
     ("retrack", {"frame": 99}), ("retrack", {"frame": 1}), ("retrack", {"frame": 10}),
 ])  # fmt: skip
-def test_a_bad_request_is_one_clear_error_and_changes_nothing(served, action, body):
-    review, client = served
+def test_a_bad_request_is_one_clear_error_and_changes_nothing(shown, action, body):
+    review, client = shown
     item = item_of(client, "clip-0", "1")
     client.post(f"/api/items/{item}/open", tab=client.tab)
     status, answer = client.step(item, action, **body)

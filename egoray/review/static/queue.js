@@ -7,8 +7,8 @@ const LIMIT = 1000;
 const PAUSE_MS = 200;
 
 export class Queue {
-  constructor(statuses, open, filtered) {
-    Object.assign(this, { open, current: null, timer: 0, turn: 0 });
+  constructor({ statuses, reviewer }, open, filtered) {
+    Object.assign(this, { reviewer, open, current: null, timer: 0, turn: 0 });
     options("filter-status", "Any status", statuses);
     for (const name of ["text", "status", "clip", "reviewer"]) {
       byId(`filter-${name}`).addEventListener("input", () => {
@@ -43,7 +43,7 @@ export class Queue {
   }
 
   row(row) {
-    const state = row.status === "open" ? (row.held_by ? `with ${row.held_by}` : "") : row.status;
+    const state = row.status === "open" ? (row.held_by && row.held_by !== this.reviewer ? `with ${row.held_by}` : "") : row.status;
     const bar = el("i");
     bar.style.width = `${Math.round(100 * row.hardness)}%`;
     return el("li", {}, el("button", { type: "button", "data-item": row.id, onclick: () => this.open(row.id), title: row.reasons.join(", ") },
