@@ -89,7 +89,7 @@ class Access:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        scope["csrf"] = self.csrf
+        scope["csrf"], scope["alone"] = self.csrf, self.alone is not None
         problem = self._problem(scope)
         if problem is None:
             return await self.app(scope, receive, sealed)

@@ -13,7 +13,8 @@ from functools import lru_cache
 import numpy as np
 
 from egoray.core.boxes import interpolate_boxes
-from egoray.core.masks import bounding_box, decode, encode
+from egoray.core.masks import bounding_box, from_json
+from egoray.core.runs import edges, read_runs
 from egoray.core.storage import Folder
 from egoray.core.workfolder import fingerprint, read_expressions, read_objects, read_videos
 from egoray.errors import FormatError
@@ -193,17 +194,16 @@ def _chance(name: str, what: str) -> float:
 def _beside(masks: Mapping[int, MaskRLE]) -> Iterator[tuple[int, MaskRLE]]:
     """The masks moved sideways, towards the side of the image that has more room; one that leaves it stays out."""
     for frame, rle in masks.items():
-        mask = decode(rle)
+        height, width = rle.size
         x1, _, x2, _ = bounding_box(rle)
-        width = mask.shape[1]
-        by = max(4, round(_SHIFT * (x2 - x1))) * (1 if x1 + x2 < width else -1)
-        moved = np.zeros_like(mask)
-        if by > 0:
-            moved[:, by:] = mask[:, :-by]
-        else:
-            moved[:, :by] = mask[:, -by:]
-        if moved.any():
-            yield frame, encode(moved)
+        by = height * max(4, round(_SHIFT * (x2 - x1))) * (1 if x1 + x2 < width else -1)
+        starts, stops = (np.clip(edge + by, 0, height * width) for edge in edges(read_runs(rle.counts)))  # columns follow each other
+        seen = stops > starts
+        if seen.any():
+            turns = np.stack([starts[seen], stops[seen]], axis=1).ravel()
+            runs = np.diff(turns, prepend=0, append=height * width).tolist()
+            if moved := from_json({"size": rle.size, "counts": runs}, "planted mask"):
+                yield frame, moved
 
 
 def _at(video: VideoInfo, videos: str) -> VideoInfo:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -114,7 +114,7 @@ class _Routes:
     def login(self, body: requests.Login) -> Response:
         reviewer = owner(self.store, body.token)
         if reviewer is None:
-            return JSONResponse({"error": {"code": "no_token", "message": "nobody has this token; ask for a new link"}}, 401)
+            return _problem(401, "no_token", "nobody has this token; ask for a new link")
         response = JSONResponse({"reviewer": reviewer})
         response.set_cookie(**login_cookie(body.token))
         return response
@@ -125,6 +125,7 @@ class _Routes:
 
     def items(
         self,
+        viewer: Who,
         clip: str = "",
         object_id: str = "",
         status: str = "",
@@ -134,7 +135,7 @@ class _Routes:
         limit: Annotated[int, Query(ge=1, le=1000)] = 200,
     ) -> dict[str, Any]:
         given = {"clip": clip, "object_id": object_id, "status": status, "text": text, "reviewer": reviewer}
-        return listing(self.store, **given, offset=offset, limit=limit)
+        return listing(self.store, viewer, **given, offset=offset, limit=limit) | {"problem": self.exporter.problem}
 
     def next(self, body: requests.Next, reviewer: Who) -> dict[str, Any]:
         return {"item": self.store.next(reviewer, body.tab, keep=body.keep, **body.filters.model_dump())}
@@ -159,7 +160,7 @@ class _Routes:
             "video_id": row["video_id"],
             "object_id": row["object_id"],
             "title": row["title"],
-            "reasons": [] if row["planted"] else _reasons(row["reasons"]),
+            "reasons": json.loads(row["reasons"]),
             "hardness": row["hardness"],
             "data_version": row["data_version"],
             "size": [subject.video.height_px, subject.video.width_px],
@@ -238,7 +239,9 @@ class _Routes:
     def agreement(self) -> dict[str, Any]:
         return agreement(self.store, lambda item_id: self._subject(item_id).masks)
 
-    def export(self) -> Response:
+    def export(self, request: Request) -> Response:
+        if not request.scope["alone"]:
+            return _problem(403, "host_only", "the history says who decided what: the host exports it with egoray review --export")
         headers = {"Content-Disposition": 'attachment; filename="review.jsonl"'}
         return StreamingResponse((line + "\n" for line in self.store.dump()), media_type="application/x-ndjson", headers=headers)
 
@@ -253,10 +256,6 @@ def _shown(draft: Draft) -> dict[str, Any]:
     masks = {frame: mask_of(value).counts for frame, value in draft.masks.items()}
     more = {"masks": masks, "locks": sorted(draft.locks), "texts": draft.texts}
     return more | {"revision": draft.revision, "undoable": bool(draft.undoable)}
-
-
-def _reasons(stored: str) -> list[str]:
-    return re.findall(r'"([^"]*)"', stored)
 
 
 def _check_frame(subject: Subject, frame: int) -> None:
@@ -287,10 +286,13 @@ def _change(subject: Subject, change: requests.MaskChange | requests.LockChange 
     return Change(kind="mask", name=str(change.frame), value=None if change.counts is None else value_of(_mask(subject, change.counts)))
 
 
+def _problem(status: int, code: str, words: str) -> Response:
+    return JSONResponse({"error": {"code": code, "message": words}}, status)
+
+
 def _answer(status: int, code: str) -> Any:
     async def answer(_: Request, error: Exception) -> Response:
-        words = "there is no such thing" if isinstance(error, KeyError) else " ".join(str(error).split())
-        return JSONResponse({"error": {"code": code, "message": words}}, status)
+        return _problem(status, code, "there is no such thing" if isinstance(error, KeyError) else " ".join(str(error).split()))
 
     return answer
 
@@ -298,5 +300,4 @@ def _answer(status: int, code: str) -> Any:
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    words = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-    return JSONResponse({"error": {"code": "invalid", "message": words}}, 422)
+    return _problem(422, "invalid", f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")

@@ -25,6 +25,8 @@ _UNKNOWN = 0.4
 def segment(image: Image, *, inside: Sequence[Point], outside: Sequence[Point], box: Box | None, before: Mask | None) -> Mask:
     """``(H, W)`` bool: the object that the clicks ``inside``, (x, y) in pixels, are on and those ``outside`` are not.
 
+    A mask to mend only gains where it was clicked inside, and only loses where outside.
+
     Args:
         image: ``(H, W, 3)`` uint8 RGB.
         inside: clicks on the object.
@@ -74,10 +76,22 @@ def segment(image: Image, *, inside: Sequence[Point], outside: Sequence[Point], 
             cut = labels[rows, cols]  # too few pixels of one kind to tell them apart: what the person said stands
     found = np.zeros(size_hw, bool)
     found[rows, cols] = (cut & 1).astype(bool)
-    return _touched(found, inside)
+    if not mended:
+        return _without_specks(found, inside)
+    return (before | _clicked(found & ~before, inside, radius)) & ~_clicked(before & ~found, outside, radius)
 
 
-def _touched(mask: Mask, inside: Sequence[Point]) -> Mask:
+def _clicked(change: Mask, points: Sequence[Point], radius: int) -> Mask:
+    """The connected parts of the change that a click reaches: what nobody clicked on stays as it was."""
+    _, parts = cv2.connectedComponents(change.astype(np.uint8), connectivity=8)
+    reached = np.zeros(change.shape, np.uint8)
+    for x, y in points:
+        cv2.circle(reached, (int(x), int(y)), radius + 1, 1, -1)
+    wanted = np.unique(parts[(reached > 0) & change])
+    return np.isin(parts, wanted) & change
+
+
+def _without_specks(mask: Mask, inside: Sequence[Point]) -> Mask:
     """The mask without specks: parts that were clicked, and those of at least a tenth of the largest."""
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     if count <= 2:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from egoray.core.storage import Folder
+from egoray.errors import EgorayError
 from egoray.review.store import Store
 
 _QUIET_S = 2.0
@@ -16,6 +17,8 @@ class Exporter:
 
     def __init__(self, store: Store, folder: Folder) -> None:
         self._store, self._folder = store, folder
+        self.problem = ""
+        """Why the tables could not be written last time; for the page to show."""
         self._wanted, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="review-export", daemon=True)
 
@@ -33,10 +36,17 @@ class Exporter:
         self._closing.set()
         self._wanted.set()
         self._thread.join()
-        self._store.export(self._folder)
+        self._write()
 
     def _work(self) -> None:
         while self._wanted.wait() and not self._closing.is_set():
             self._wanted.clear()
-            self._store.export(self._folder)
+            self._write()
             self._closing.wait(_QUIET_S)
+
+    def _write(self) -> None:
+        try:
+            self._store.export(self._folder)
+            self.problem = ""
+        except EgorayError as error:  # the verdicts are safe in the store; the next one tries again
+            self.problem = str(error)

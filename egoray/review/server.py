@@ -60,7 +60,8 @@ def serve(
     On loopback without ``reviewers`` whoever sits here reviews as ``name``; otherwise everybody needs a token.
 
     Raises:
-        ConfigError: if other machines could reach the page and nobody has a token, or the port is taken.
+        ConfigError: if other machines could reach the page and nobody has a token, the port is taken, or at the end the tables
+            that the dataset builder reads cannot be written.
     """
     known = names(review.store)
     if not is_loopback(host) and not reviewers and not known:
@@ -80,3 +81,4 @@ def serve(
     ready(address, {who: f"{address}#token={new_token(review.store, who)}" for who in reviewers})
     with suppress(KeyboardInterrupt):  # raised again once all is closed
         uvicorn.Server(config).run(sockets=[socket])
+    review.store.export(review.annotations.folder / "review")

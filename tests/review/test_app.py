@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -140,8 +141,8 @@ def test_text_from_outside_is_text_and_no_script_runs(shown):
     ({"Content-Length": "5000000"}, 413),
     ({"Host": "rebound.example"}, 421),
 ])  # fmt: skip
-def test_another_site_changes_nothing(served, headers, status):
-    review, client = served
+def test_another_site_changes_nothing(shown, headers, status):
+    review, client = shown
     item = client.next()
     body = json.dumps({"tab": client.tab, "key": "k", "revision": 0, "verdict": "accepted"}).encode()
     assert client.send("POST", f"/api/items/{item}/decide", body, headers)[0] == status
@@ -175,6 +176,7 @@ def test_off_loopback_everybody_is_named_by_a_token(work):
         assert ben.step(item, "decide", headers={"X-CSRF-Token": ann.csrf}, verdict="accepted")[0] == 403
         ann.step(item, "edit", changes=[{"kind": "lock", "frame": 1, "on": True}])
         assert ben.get(f"/api/items/{item}")[1]["draft"]["locks"] == []  # what others drew is theirs
+        assert ben.get("/api/export")[0] == 403  # it says who decided what, and what is planted
         new_token(review.store, "ann")
         assert ann.get("/api/items")[0] == 401
     stored = b"".join(p.read_bytes() for p in (Path(work) / "review").iterdir())
@@ -191,8 +193,8 @@ def test_off_loopback_everybody_is_named_by_a_token(work):
     ("edit", {"changes": [{"kind": "text", "expression_id": "of another", "text": "x"}]}),
     ("retrack", {"frame": 99}), ("retrack", {"frame": 1}), ("retrack", {"frame": 10}),
 ])  # fmt: skip
-def test_a_bad_request_is_one_clear_error_and_changes_nothing(served, action, body):
-    review, client = served
+def test_a_bad_request_is_one_clear_error_and_changes_nothing(shown, action, body):
+    review, client = shown
     item = item_of(client, "clip-0", "1")
     client.post(f"/api/items/{item}/open", tab=client.tab)
     status, answer = client.step(item, action, **body)
@@ -262,6 +264,25 @@ def test_what_was_decided_reaches_the_builder_when_the_server_stops(work):
     assert found.texts == {"clip-0-1-1": "the cup by the wall"}
     assert sorted(row["note"] for row in found.items.values()) == ["", f"flickers or jumps: {HOSTILE}"]
     assert Counter(json.loads(line)["type"] for line in lines) == {"item": 4, "edit": 1, "decision": 2}
+
+
+def test_tables_that_cannot_be_written_are_said_and_lose_no_verdict(work):
+    with serving(work) as (review, port):
+        client = Client(port)
+        until(lambda: (Path(work) / "review" / "items.parquet").is_file())
+        (Path(work) / "review" / "items.parquet").unlink()
+        (Path(work) / "review" / "items.parquet").mkdir()
+        item = client.next()
+        assert client.step(item, "decide", verdict="accepted")[0] == 200
+        until(lambda: "cannot be written" in client.get("/api/items")[1]["problem"])
+        assert review.store.item(item)["status"] == "accepted"
+
+
+def until(true):
+    stop = time.monotonic() + 15
+    while not true():
+        assert time.monotonic() < stop
+        time.sleep(0.05)
 
 
 def test_a_planted_item_looks_like_any_other_and_lies_beside_the_object(work):

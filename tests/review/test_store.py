@@ -201,6 +201,16 @@ def test_two_people_decide_and_a_third_settles_their_dispute(store):
     assert store.next("dan", "t") == "item0002"
 
 
+def test_a_second_opinion_is_given_without_knowing_the_first(store):
+    store.sync(items(6, double=1))
+    decide(store, "ann")
+    assert listing(store, "ann", status="accepted")["total"] == 1
+    assert listing(store, "ben", status="accepted")["total"] == 0
+    assert listing(store, "ben")["rows"][0]["status"] == "open"
+    decide(store, "ben", item_id=store.next("ben", "t"))
+    assert listing(store, "ben")["rows"][0]["status"] == listing(store, "cem")["rows"][0]["status"] == "accepted"
+
+
 def test_a_skip_leaves_the_item_to_others(store):
     decide(store, "ann", "skipped")
     assert status(store, "item0000") == "skipped"
@@ -217,8 +227,8 @@ def test_planted_items_reach_every_reviewer_and_no_list(store):
             seen.append(item_id)
             decide(store, who, "rejected", item_id=item_id)
         assert "plant0001" in seen
-    assert [row["id"] for row in listing(store)["rows"]] == ["item0000"]
-    assert sum(listing(store)["counts"].values()) == 1
+    assert [row["id"] for row in listing(store, "dan")["rows"]] == ["item0000"]
+    assert sum(listing(store, "dan")["counts"].values()) == 1
 
 
 def test_an_item_annotated_anew_is_open_again(store):
@@ -234,7 +244,7 @@ def test_an_item_annotated_anew_is_open_again(store):
 def test_a_vanished_item_leaves_the_queue_and_keeps_its_history(store):
     decide(store, "ann")
     store.sync(items(6)[2:])
-    assert listing(store)["total"] == 4
+    assert listing(store, "dan")["total"] == 4
     assert store.export() == {}
     store.sync(items(6))
     assert store.export() == {"accepted": 1}
@@ -244,10 +254,10 @@ def test_lists_filter_and_count(store):
     decide(store, "ann")
     decide(store, "ben", "rejected")
     store.next("cem", "t")
-    assert [row["id"] for row in listing(store, status="rejected")["rows"]] == ["item0001"]
-    assert [row["id"] for row in listing(store, reviewer="ann")["rows"]] == ["item0000"]
-    assert [row["id"] for row in listing(store, clip="clip-1", limit=1, offset=1)["rows"]] == ["item0005"]
-    found = listing(store)
+    assert [row["id"] for row in listing(store, "dan", status="rejected")["rows"]] == ["item0001"]
+    assert [row["id"] for row in listing(store, "dan", reviewer="ann")["rows"]] == ["item0000"]
+    assert [row["id"] for row in listing(store, "dan", clip="clip-1", limit=1, offset=1)["rows"]] == ["item0005"]
+    found = listing(store, "dan")
     assert found["rows"][2]["held_by"] == "cem"
     assert found["counts"] == {"open": 4, "accepted": 1, "fixed": 0, "rejected": 1, "skipped": 0, "disputed": 0}
 

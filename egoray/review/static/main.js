@@ -212,7 +212,7 @@ async function start() {
   }
   reasons = found.reasons;
   byId("reviewer").textContent = found.reviewer;
-  queue = new Queue(found.statuses, open, prepare);
+  queue = new Queue(found, open, prepare);
   wire();
   await api.adopt();
   setInterval(() => api.call("/api/renew", { tab: api.TAB }).catch(() => null), (found.lease_s * 1000) / 4);

@@ -3,9 +3,9 @@
 import { AHEAD } from "./item.js";
 import { byId, press } from "./dom.js";
 
-const FILL = [230, 159, 0, 105]; // orange of Okabe and Ito
-const RIM = [255, 236, 179, 255];
-const DARK = [20, 20, 20, 230];
+const FILL = colour(230, 159, 0, 105); // orange of Okabe and Ito
+const RIM = colour(255, 236, 179, 255);
+const DARK = colour(20, 20, 20, 230);
 const CLOSE = 3.2; // what the zoom shows, in sides of the box
 
 export class Player {
@@ -129,23 +129,14 @@ export class Player {
   }
 
   paintMask(view, left, top, zoom) {
-    const { item, context, layer } = this;
-    const mask = this.pending ?? item.mask(this.frame);
+    const { item, context, layer } = this, mask = this.pending ?? item.mask(this.frame);
     if (!mask) return;
-    const { width, height } = item;
-    if (layer.width !== width || layer.height !== height) Object.assign(layer, { width, height });
-    const brush = layer.getContext("2d"), data = brush.createImageData(width, height), at = (x, y) => mask[y * width + x];
-    for (let y = 0; y < height; y++) {
-      for (let x = 0; x < width; x++) {
-        const edge = (x > 0 && at(x - 1, y) !== at(x, y)) || (x + 1 < width && at(x + 1, y) !== at(x, y)) ||
-          (y > 0 && at(x, y - 1) !== at(x, y)) || (y + 1 < height && at(x, y + 1) !== at(x, y));
-        const colour = at(x, y) ? (edge ? RIM : FILL) : edge ? DARK : null; // a dark rim around a light one shows on any ground
-        if (colour) data.data.set(colour, (y * width + x) * 4);
-      }
-    }
-    brush.putImageData(data, 0, 0);
+    if (mask === this.pending || mask !== this.painted) this.area = paintLayer(layer, mask, item.width, item.height);
+    this.painted = mask === this.pending ? null : mask;
+    if (!this.area) return;
+    const { x, y } = this.area;
     context.imageSmoothingEnabled = zoom < 3;
-    context.drawImage(layer, view.x, view.y, view.w, view.h, left, top, view.w * zoom, view.h * zoom);
+    context.drawImage(layer, left + (x - view.x) * zoom, top + (y - view.y) * zoom, layer.width * zoom, layer.height * zoom);
   }
 
   /** Where on the frame the pointer is, in its pixels. */
@@ -154,4 +145,36 @@ export class Player {
     const at = this.canvas.getBoundingClientRect();
     return [view.x + ((event.clientX - at.left) * scale - left) / zoom, view.y + ((event.clientY - at.top) * scale - top) / zoom];
   }
+}
+
+function colour(red, green, blue, alpha) {
+  return new Uint32Array(new Uint8Array([red, green, blue, alpha]).buffer)[0];
+}
+
+/** Paint the mask and its rim, as large as they are; where they lie in the frame, null for an empty mask. */
+function paintLayer(layer, mask, width, height) {
+  let top = -1, bottom = -1, left = width, right = -1;
+  for (let y = 0; y < height; y++) {
+    const row = mask.subarray(y * width, (y + 1) * width), first = row.indexOf(1);
+    if (first < 0) continue;
+    if (top < 0) top = y;
+    bottom = y;
+    left = Math.min(left, first);
+    right = Math.max(right, row.lastIndexOf(1));
+  }
+  if (top < 0) return null;
+  const x0 = Math.max(0, left - 1), y0 = Math.max(0, top - 1), w = Math.min(width, right + 2) - x0, h = Math.min(height, bottom + 2) - y0;
+  Object.assign(layer, { width: w, height: h });
+  const brush = layer.getContext("2d"), image = brush.createImageData(w, h), pixels = new Uint32Array(image.data.buffer);
+  for (let y = y0, n = 0; y < y0 + h; y++) {
+    for (let x = x0, at = y * width + x0; x < x0 + w; x++, at++, n++) {
+      const here = mask[at];
+      const edge = (x > 0 && mask[at - 1] !== here) || (x + 1 < width && mask[at + 1] !== here) ||
+        (y > 0 && mask[at - width] !== here) || (y + 1 < height && mask[at + width] !== here);
+      if (here) pixels[n] = edge ? RIM : FILL;
+      else if (edge) pixels[n] = DARK; // a dark rim around a light one shows on any ground
+    }
+  }
+  brush.putImageData(image, 0, 0);
+  return { x: x0, y: y0 };
 }

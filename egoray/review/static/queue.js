@@ -1,14 +1,14 @@
 // The list of objects, hardest first, with its filters, and how far the review is.
 
 import * as api from "./api.js";
-import { byId, el } from "./dom.js";
+import { byId, el, notice } from "./dom.js";
 
 const LIMIT = 1000;
 const PAUSE_MS = 200;
 
 export class Queue {
-  constructor(statuses, open, filtered) {
-    Object.assign(this, { open, current: null, timer: 0, turn: 0 });
+  constructor({ statuses, reviewer }, open, filtered) {
+    Object.assign(this, { reviewer, open, current: null, timer: 0, turn: 0 });
     options("filter-status", "Any status", statuses);
     for (const name of ["text", "status", "clip", "reviewer"]) {
       byId(`filter-${name}`).addEventListener("input", () => {
@@ -28,6 +28,7 @@ export class Queue {
     const query = new URLSearchParams({ ...this.filters, reviewer: byId("filter-reviewer").value, limit: LIMIT });
     const found = await api.call(`/api/items?${query}`).catch(() => null);
     if (!found || turn !== this.turn) return;
+    if (found.problem) notice(`your verdicts are safe, but their tables cannot be written: ${found.problem}`);
     options("filter-clip", "Any clip", found.clips);
     options("filter-reviewer", "Any reviewer", found.reviewers);
     const shown = found.total > found.rows.length ? `the hardest ${found.rows.length} of ${found.total}` : `${found.total}`;
@@ -42,7 +43,7 @@ export class Queue {
   }
 
   row(row) {
-    const state = row.status === "open" ? (row.held_by ? `with ${row.held_by}` : "") : row.status;
+    const state = row.status === "open" ? (row.held_by && row.held_by !== this.reviewer ? `with ${row.held_by}` : "") : row.status;
     const bar = el("i");
     bar.style.width = `${Math.round(100 * row.hardness)}%`;
     return el("li", {}, el("button", { type: "button", "data-item": row.id, onclick: () => this.open(row.id), title: row.reasons.join(", ") },
