@@ -281,9 +281,16 @@ def improve(epochs: float, videos: int = 16) -> dict:
 GOLDENS = Path(__file__).parents[1] / "tests" / "models" / "data"
 TINY: dict[str, dict[str, object]] = {
     "nano-detector": {"steps": 60, "lr": 1e-3, "options.absent": 0.0},
-    "nano-tracker": {"steps": 700, "lr": 1e-3, "options.side_px": 128, "options.num_frames": 2, "options.focal": 2.0, "options.click": 0.0},
-    "sam2-egocentric": {"steps": 700, "lr": 1e-3, "model": "nano", "options.side_px": 128, "options.num_frames": 2, "options.focal": 2.0},
-    "sa2va-4b-egomask": {"steps": 400, "lr": 3e-3, "model": "tiny", "options.num_points": 1024, "options.num_sentences": 2},
+    "nano-tracker": {"steps": 250, "lr": 1e-3, "options.side_px": 128, "options.num_frames": 2, "options.focal": 2.0, "options.click": 0.0},
+    "sam2-egocentric": {"steps": 300, "lr": 1e-3, "model": "nano", "options.side_px": 128, "options.num_frames": 2, "options.focal": 2.0},
+    "sa2va-4b-egomask": {
+        "steps": 500,
+        "lr": 3e-3,
+        "model": "tiny",
+        "options.num_points": 1024,
+        "options.num_sentences": 1,
+        "options.num_frames": 2,
+    },
     "videolisa-3.8b-egomask": {
         "steps": 500,
         "lr": 3e-3,
