@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from egoray.config import BuildConfig
+from egoray.core import paths
 from egoray.core.masks import area
 from egoray.core.reviewed import Reviewed, read_reviewed
 from egoray.core.storage import Folder
@@ -164,8 +164,8 @@ def write_dataset(plan: Plan, videos: str, out: str, progress: Callable[[int], N
     """
     target = Folder(out)
     chosen = {c.candidate.video.video_id: c.candidate.video for c in plan.division.choices}
-    clips = {v: os.path.join(videos, os.path.basename(info.uri.rstrip("/"))) for v, info in sorted(chosen.items())}
-    if missing := [path for path in clips.values() if not os.path.exists(path)]:
+    clips = {v: paths.join(videos, paths.name(info.uri.rstrip("/"))) for v, info in sorted(chosen.items())}
+    if missing := [path for path in clips.values() if not paths.exists(path)]:
         raise FormatError(f"{missing[0]}: clip not found ({len(missing)} of {len(clips)} are missing); check --videos")
     write_pictures(target, _pictures(plan, clips), plan.config, progress)
     benchmark = [_video(plan, choice) for choice in sorted(plan.division.choices, key=lambda c: c.video_id)]

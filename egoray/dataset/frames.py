@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import cv2
 
 from egoray.config import BuildConfig
+from egoray.core import paths
 from egoray.core.storage import Folder
 from egoray.core.video import digest, read_frames
 from egoray.errors import ConfigError
@@ -71,11 +72,10 @@ def write_clip(out: Folder, pictures: Pictures, there: set[str], quality: int) -
         FormatError: if the clip cannot be decoded, or ends before a frame.
     """
     lacking = {n: path for n, name in pictures.names.items() if (path := f"{pictures.folder}/{name}.jpg") not in there}
-    if os.path.isdir(pictures.path):
-        found = sorted(n for n in os.listdir(pictures.path) if n.lower().endswith((".jpg", ".jpeg", ".png")))
+    if paths.is_folder(pictures.path):
+        found = [n for n, _ in paths.listing(pictures.path) if n.lower().endswith((".jpg", ".jpeg", ".png"))]
         for n in [n for n in lacking if n < len(found) and found[n].lower().endswith(("jpg", "jpeg"))]:
-            with open(os.path.join(pictures.path, found[n]), "rb") as stream:
-                out.write_bytes(lacking.pop(n), stream.read())
+            out.write_bytes(lacking.pop(n), paths.read(paths.join(pictures.path, found[n])))
     for n, rgb in read_frames(pictures.path, list(lacking), threads=1):
         bgr = rgb[:, :, ::-1]
         if pictures.width_px:
