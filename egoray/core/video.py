@@ -34,6 +34,9 @@ T = TypeVar("T")
 Image = NDArray[np.uint8]
 """``(H, W, 3)`` uint8 RGB, C-contiguous."""
 
+_CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,h264,hevc,ivf,gif"
+_OPEN = {"protocol_whitelist": "file,pipe", "format_whitelist": _CONTAINERS}
+"""Files that hold pictures alone: a playlist, which names other files or hosts, is no video, whatever it is called."""
 _LOST_SHARE = 0.01
 """Share of an mp4's announced frames that may be missing before the file counts as cut short."""
 _SEEK_COST = 2
@@ -232,7 +235,7 @@ def _read_folder(folder: str, wanted: Sequence[int]) -> Iterator[tuple[int, Imag
 def _opened(path: str, threads: int) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and its first video stream (a cover picture is not one), ready to decode."""
     try:
-        container = av.open(path, metadata_errors="ignore")
+        container = av.open(path, metadata_errors="ignore", options=_OPEN)
     except (FileNotFoundError, UnicodeError) as error:
         raise FormatError(f"{shown_path(path)}: not found, or not a legal name; check the path") from error
     except (OSError, av.FFmpegError) as error:
