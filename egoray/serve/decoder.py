@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -74,7 +75,7 @@ class Decoder:
             while "end" not in (head := _answer(connection, stall_s)):
                 height, width = head["hw"]
                 image = np.empty((height, width, 3), np.uint8)
-                _received(connection, stall_s, lambda image=image: connection.recv_bytes_into(image.data.cast("B")))
+                _received(connection, stall_s, partial(connection.recv_bytes_into, image.data.cast("B")))
                 yield head["frame"], image
 
     def close(self) -> None:
