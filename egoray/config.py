@@ -180,7 +180,10 @@ class ServeConfig(StageConfig):
     """Settings of the endpoint; each is a key under ``args`` in serve_configs/*.yaml."""
 
     models: Annotated[tuple[ServedModel, ...], Field(min_length=1, description="the first is the default")] = (ServedModel(name="nano"),)
-    tracker: Annotated[str, Field(description="what /v1/segment follows with: grabcut, sam2, sam2:CHECKPOINT")] = "grabcut"
+    tracker: Annotated[
+        str | None, Field(description="what /v1/segment follows with: grabcut, sam2, sam2:CHECKPOINT; null: no such route")
+    ] = "grabcut"
+    tracker_gpus: Annotated[float, Field(ge=0, description="GPUs that it reserves where the cluster has any")] = 0.0
     token_env: Annotated[str, Field(description="environment variable that holds the bearer token")] = "EGORAY_SERVE_TOKEN"
     roots: Annotated[tuple[str, ...], Field(description="folders and s3:// prefixes that a `uri` may lie under")] = ()
     fetch_hosts: Annotated[tuple[str, ...], Field(description="hosts that an https:// `uri` may name; none: no URL is fetched")] = ()
@@ -198,9 +201,15 @@ class ServeConfig(StageConfig):
     decode_memory_mb: Annotated[int, Field(ge=64, description="memory of the process that decodes, beside its libraries")] = 1024
     look_cpu_s: Annotated[int, Field(ge=1, description="CPU seconds to read what a video holds")] = 20
     decode_cpu_s: Annotated[int, Field(ge=1, description="CPU seconds to decode it once")] = 600
-    max_waiting: Annotated[int, Field(ge=1, description="questions under way in an ingress replica; more get a 429 at once")] = 16
+    max_waiting: Annotated[
+        int | None, Field(ge=1, description="questions under way in an ingress replica; more get a 429; default: what the models take")
+    ] = None
     session_s: Annotated[float, Field(gt=0, description="an unused session of /v1/segment ends after so long")] = 300
     max_sessions: Annotated[int, Field(ge=1)] = 4
+
+    def capacity(self) -> int:
+        """Questions that an ingress replica takes at once."""
+        return self.max_waiting or sum(m.max_replicas * m.max_ongoing_requests + m.max_queued_requests for m in self.models)
 
 
 def load(kind: type[Config], path: str | None, overrides: Sequence[str] = (), **given: Any) -> Config:

@@ -56,7 +56,7 @@ class Service:
     ) -> None:
         self.groundings, self.config, self.decoder = dict(groundings), config, decoder
         self.segmenting, self.samples = segmenting, samples
-        self.admission = Admission(config.max_waiting)
+        self.admission = Admission(config.capacity())
 
     def grounding(self, name: str | None) -> Grounding:
         """The model of this name, or the default.
