@@ -155,6 +155,64 @@ class ExpressConfig(StageConfig):
         return self.model_dump(mode="json", include=pixels | asked)
 
 
+class ServedModel(BaseModel):
+    """One model behind the endpoint, and how many replicas of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    name: Annotated[str, Field(description="see `egoray models`; NAME, or NAME:CHECKPOINT")]
+    alias: Annotated[str | None, Field(description="what requests call it; default: NAME")] = None
+    options: Annotated[dict[str, Any], Field(description="settings of the model, as in jobs/predict.yaml")] = {}
+    device: Annotated[str | None, Field(description="a torch device; default: cuda where a replica has a GPU, else cpu")] = None
+    cpus: Annotated[float, Field(ge=0, description="CPUs a replica reserves")] = 1.0
+    gpus: Annotated[float, Field(ge=0, description="GPUs a replica reserves; fractions share one")] = 0.0
+    min_replicas: Annotated[int, Field(ge=0, description="0: none while nobody asks; the first question then waits for the weights")] = 1
+    max_replicas: Annotated[int, Field(ge=1)] = 1
+    max_ongoing_requests: Annotated[int, Field(ge=1, description="questions that a replica works on at once")] = 1
+    max_queued_requests: Annotated[int, Field(ge=0, description="questions that wait for a replica; more get a 503")] = 4
+
+    @property
+    def label(self) -> str:
+        """What requests call it."""
+        return self.alias or self.name.partition(":")[0]
+
+
+class ServeConfig(StageConfig):
+    """Settings of the endpoint; each is a key under ``args`` in serve_configs/*.yaml."""
+
+    models: Annotated[tuple[ServedModel, ...], Field(min_length=1, description="the first is the default")] = (ServedModel(name="nano"),)
+    tracker: Annotated[
+        str | None, Field(description="what /v1/segment follows with: grabcut, sam2, sam2:CHECKPOINT; null: no such route")
+    ] = "grabcut"
+    tracker_gpus: Annotated[float, Field(ge=0, description="GPUs that it reserves where the cluster has any")] = 0.0
+    token_env: Annotated[str, Field(description="environment variable that holds the bearer token")] = "EGORAY_SERVE_TOKEN"
+    roots: Annotated[tuple[str, ...], Field(description="folders and s3:// prefixes that a `uri` may lie under")] = ()
+    fetch_hosts: Annotated[tuple[str, ...], Field(description="hosts that an https:// `uri` may name; none: no URL is fetched")] = ()
+    samples: Annotated[bool, Field(description="offer rendered sample clips")] = True
+    ingress_replicas: Annotated[int, Field(ge=1)] = 1
+    max_upload_mb: Annotated[float, Field(gt=0)] = 200
+    upload_stall_s: Annotated[float, Field(gt=0, description="an upload that brings nothing for so long is given up")] = 20
+    max_images: Annotated[int, Field(ge=1, description="images in a request that sends frames")] = 2000
+    max_pixels: Annotated[int, Field(ge=1, description="pixels of a frame")] = 4096 * 2304
+    max_native_frames: Annotated[int, Field(ge=1, description="frames that a video may hold")] = 108_000
+    max_duration_s: Annotated[float, Field(gt=0)] = 1800
+    max_frames: Annotated[int, Field(ge=1, description="frames that a model looks at for one question")] = 3000
+    max_texts: Annotated[int, Field(ge=1)] = 16
+    max_text_chars: Annotated[int, Field(ge=1)] = 1000
+    decode_memory_mb: Annotated[int, Field(ge=64, description="memory of the process that decodes, beside its libraries")] = 1024
+    look_cpu_s: Annotated[int, Field(ge=1, description="CPU seconds to read what a video holds")] = 20
+    decode_cpu_s: Annotated[int, Field(ge=1, description="CPU seconds to decode it once")] = 600
+    max_waiting: Annotated[
+        int | None, Field(ge=1, description="questions under way in an ingress replica; more get a 429; default: what the models take")
+    ] = None
+    session_s: Annotated[float, Field(gt=0, description="an unused session of /v1/segment ends after so long")] = 300
+    max_sessions: Annotated[int, Field(ge=1)] = 4
+
+    def capacity(self) -> int:
+        """Questions that an ingress replica takes at once."""
+        return self.max_waiting or sum(m.max_replicas * m.max_ongoing_requests + m.max_queued_requests for m in self.models)
+
+
 class BuildConfig(StageConfig):
     """Settings of `egoray build`; the counts are the released benchmark's."""
 

@@ -35,6 +35,9 @@ T = TypeVar("T")
 Image = NDArray[np.uint8]
 """``(H, W, 3)`` uint8 RGB, C-contiguous."""
 
+_CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,h264,hevc,ivf,gif"
+_OPEN = {"protocol_whitelist": "file,pipe", "format_whitelist": _CONTAINERS}
+"""Files that hold pictures alone: a playlist, which names other files or hosts, is no video, whatever it is called."""
 _LOST_SHARE = 0.01
 """Share of an mp4's announced frames that may be missing before the file counts as cut short."""
 _SEEK_COST = 2
@@ -55,10 +58,10 @@ def probe(path: str, video_id: str, *, source: str = "", annotation_fps: float =
         FormatError: if the file is missing, empty, not a video, cut short, without a video stream or without a frame.
     """
     if paths.is_folder(path):
-        names = _image_names(path)
+        names = image_names(path)
         num_frames, stride, image = len(names), 1, read_image(paths.join(path, names[0]))
     else:
-        with _opened(path, threads=1) as (container, stream):
+        with open_video(path, threads=1) as (container, stream):
             index = _Index(container, stream)
             num_frames = index.num_frames
             if "mp4" in container.format.name and stream.frames * (1 - _LOST_SHARE) > index.num_packets:
@@ -83,8 +86,8 @@ def frame_times(path: str) -> list[float]:
         FormatError: if the file is no video.
     """
     if paths.is_folder(path):
-        return [float(n) for n in range(len(_image_names(path)))]
-    with _opened(path, threads=1) as (container, stream):
+        return [float(n) for n in range(len(image_names(path)))]
+    with open_video(path, threads=1) as (container, stream):
         index = _Index(container, stream)
         if index.times and stream.time_base:
             return [float(time * stream.time_base) for time in index.times]
@@ -127,13 +130,13 @@ def read_frames_backward(path: str, wanted: Sequence[int], *, threads: int = 0, 
         FormatError: if the file is no video, or an index is beyond the frames that decode.
     """
     if paths.is_folder(path):
-        names = _image_names(path)
+        names = image_names(path)
         for frame in reversed(wanted):
             if frame >= len(names):
                 raise _missing(path, frame, len(names))
             yield frame, read_image(paths.join(path, names[frame]))
         return
-    with _opened(path, threads) as (container, stream):
+    with open_video(path, threads) as (container, stream):
         index = _Index(container, stream)
         for group in reversed(index.groups(wanted, hold)):
             found = list(index.frames(group))
@@ -199,7 +202,7 @@ def _missing(path: str, frame: int, num_frames: int) -> FormatError:
     return FormatError(f"{shown_path(path)}: {known}; if it should hold more it is cut short or damaged: fetch it again")
 
 
-def _image_names(folder: str) -> list[str]:
+def image_names(folder: str) -> list[str]:
     names = sorted(n for n, _ in paths.listing(folder) if n.lower().endswith((".jpg", ".jpeg", ".png")))
     if not names:
         raise FormatError(f"{shown_path(folder)}: a folder without jpg or png images; give a video file or a folder of frames")
@@ -223,7 +226,7 @@ def read_image(path: str) -> Image:
 
 
 def _read_folder(folder: str, wanted: Sequence[int]) -> Iterator[tuple[int, Image]]:
-    names = _image_names(folder)
+    names = image_names(folder)
     for frame in wanted:
         if frame >= len(names):
             raise _missing(folder, frame, len(names))
@@ -231,10 +234,11 @@ def _read_folder(folder: str, wanted: Sequence[int]) -> Iterator[tuple[int, Imag
 
 
 @contextmanager
-def _opened(path: str, threads: int) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(path: str, threads: int) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and its first video stream (a cover picture is not one), ready to decode."""
     try:
-        container: InputContainer = av.open(paths.open_file(path) if paths.is_remote(path) else path, mode="r", metadata_errors="ignore")
+        source = paths.open_file(path) if paths.is_remote(path) else path
+        container: InputContainer = av.open(source, mode="r", metadata_errors="ignore", options=_OPEN)
     except (FileNotFoundError, UnicodeError) as error:
         raise FormatError(f"{shown_path(path)}: not found, or not a legal name; check the path") from error
     except (OSError, av.FFmpegError) as error:
@@ -264,7 +268,7 @@ def _rgb(frame: VideoFrame, converter: VideoReformatter) -> Image:
 
 def _read_file(path: str, wanted: Sequence[int], threads: int) -> Iterator[tuple[int, Image]]:
     delivered = 0
-    with _opened(path, threads) as (container, stream):
+    with open_video(path, threads) as (container, stream):
         for found in _Index(container, stream).frames(wanted):
             yield found
             delivered += 1
@@ -275,7 +279,7 @@ def _read_file(path: str, wanted: Sequence[int], threads: int) -> Iterator[tuple
 def _count(path: str, wanted: Sequence[int], threads: int) -> Iterator[tuple[int, Image]]:
     """Decode all from the start and count: slow, and right by definition."""
     todo, num_frames, converter = deque(wanted), 0, VideoReformatter()
-    with _opened(path, threads) as (container, stream):
+    with open_video(path, threads) as (container, stream):
         try:
             for packet in chain(_packets(container, stream), [None]):
                 for frame in stream.codec_context.decode(packet):

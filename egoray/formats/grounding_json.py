@@ -45,15 +45,17 @@ def answer_json(
     found = sorted(masks)
     return {
         "text": text,
-        "frames": [
-            {
-                "frame": frame * stride,
-                "time_s": round(times_s[frame], 4),
-                "rle": {"size": list(masks[frame].size), "counts": masks[frame].counts},
-                "box_xyxy": [round(v, 1) for v in bounding_box(masks[frame])],
-                "score": round(scores[frame], 4) if frame in scores else None,
-            }
-            for frame in found
-        ],
+        "frames": [frame_json(frame * stride, times_s[frame], masks[frame], scores.get(frame)) for frame in found],
         "appearances": appearances(found, times_s),
+    }
+
+
+def frame_json(frame: int, time_s: float, mask: MaskRLE, score: float | None) -> dict[str, Any]:
+    """One native frame of an answer, with its mask, the box around it, and the confidence in [0, 1] if there is one."""
+    return {
+        "frame": frame,
+        "time_s": round(time_s, 4),
+        "rle": {"size": list(mask.size), "counts": mask.counts},
+        "box_xyxy": [round(v, 1) for v in bounding_box(mask)],
+        "score": None if score is None else round(score, 4),
     }

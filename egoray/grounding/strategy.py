@@ -14,13 +14,13 @@ from egoray.grounding.memory import Linker
 from egoray.grounding.proposer import Candidate, Proposer
 from egoray.grounding.sampler import Sampler, every_frame
 from egoray.grounding.verifier import Verifier, most_confident
-from egoray.models.base import Clip, Grounded, Prompt, TrackRequest, VideoTracker, check_texts
+from egoray.models.base import Clip, Grounded, Judged, Judging, Prompt, TrackRequest, VideoTracker, check_texts, gathered
 from egoray.schema import MaskRLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
-    """Satisfies `Grounder`.
+    """Satisfies `StreamingGrounder`.
 
     Args:
         name: what its answers are filed under.
@@ -42,6 +42,10 @@ class Strategy:
 
     def ground(self, clip: Clip, texts: Sequence[str]) -> list[Grounded]:
         """See `Grounder.ground`; all sentences share the passes over the clip."""
+        return gathered(self.stream(clip, texts))
+
+    def stream(self, clip: Clip, texts: Sequence[str]) -> Judging:
+        """See `StreamingGrounder.stream`; nothing comes while candidates are looked for."""
         check_texts(texts)
         candidates = self.proposer.propose(clip, self.sampler(clip.num_frames), texts)
         anchors = {n: chosen for n, found in enumerate(candidates) if (chosen := self.verifier(found))}
@@ -50,8 +54,10 @@ class Strategy:
         scores: list[dict[int, float]] = [{} for _ in texts]
         for n, frame, mask, score in self._follow(clip, anchors, links):
             scores[n][frame] = score
-            if mask is not None and self.gate(score):
-                masks[n][frame] = mask
+            given = mask if mask is not None and self.gate(score) else None
+            if given is not None:
+                masks[n][frame] = given
+            yield Judged(text_index=n, frame=frame, mask=given, score=score)
         first = {n: max(chosen, key=lambda c: c.detection.score) for n, chosen in anchors.items()}
         return [
             Grounded(masks=masks[n], scores=scores[n], detection=(first[n].frame, first[n].detection) if n in first else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -169,6 +169,20 @@ class Grounded:
     detection: tuple[int, Detection] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What a model says of one frame for one sentence: its mask, None where the thing is not seen, and the confidence in [0, 1]."""
+
+    text_index: int
+    frame: int
+    mask: MaskRLE | None
+    score: float
+
+
+Judging = Generator[Judged, None, list[Grounded]]
+"""Judgements as they are made, in the model's own order; the return value is what `Grounder.ground` gives."""
+
+
 class Grounder(Protocol):
     """Finds what a sentence names, in every frame of a clip."""
 
@@ -185,6 +199,35 @@ class Grounder(Protocol):
             ValueError: if a sentence has no word.
         """
         ...
+
+
+class StreamingGrounder(Grounder, Protocol):
+    """A grounder that can tell of a frame as soon as it is judged."""
+
+    def stream(self, clip: Clip, texts: Sequence[str]) -> Judging:
+        """`ground`, told while it goes on; closing the generator ends the work."""
+        ...
+
+
+def gathered(judging: Judging) -> list[Grounded]:
+    """What a stream ends with."""
+    while True:
+        try:
+            next(judging)
+        except StopIteration as end:
+            answers: list[Grounded] = end.value
+            return answers
+
+
+def streamed(grounder: Grounder, clip: Clip, texts: Sequence[str]) -> Judging:
+    """The grounder's own stream, or, of one that has none, all of it at the end; raises as `Grounder.ground` does."""
+    if hasattr(grounder, "stream"):
+        return (yield from grounder.stream(clip, texts))
+    answers = grounder.ground(clip, texts)
+    for n, found in enumerate(answers):
+        for frame in sorted(found.scores.keys() | found.masks.keys()):
+            yield Judged(text_index=n, frame=frame, mask=found.masks.get(frame), score=found.scores.get(frame, 1.0))
+    return answers
 
 
 def check_texts(texts: Sequence[str]) -> None:

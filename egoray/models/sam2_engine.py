@@ -66,6 +66,12 @@ class Sam2Engine:
         """Step through a video by hand, with corrections: see `Session`."""
         return Session(self.network, size_hw, self.settings, num_frames)
 
+    def encode(self, image: Image) -> Features:
+        """What `Session.advance` takes of a frame; the same for any object and any way through the video."""
+        self.encoded_frames += 1
+        with running(self.network):
+            return self.network.encode([image])[0]
+
     def restore(self, state: bytes) -> Session:
         """Go on with a session that `Session.save` wrote, see `Session.restore`."""
         return Session.restore(self.network, state, self.settings)

@@ -119,3 +119,17 @@ def test_linked_candidates_are_cut_out_and_the_rest_of_the_clip_stays_empty():
 def test_a_sentence_without_a_word_is_refused():
     with pytest.raises(ValueError, match="needs a word"):
         Strategy(name="n", proposer=DetectorProposer(Known({})), tracker=GrabCut()).ground(marked([picture()]), ["..."])
+
+
+def test_a_stream_tells_each_frame_and_ends_with_what_ground_gives():
+    box = (20.0, 20.0, 60.0, 60.0)
+    clip = marked([picture(((20, 20, 60, 60), RED)) for _ in range(3)])
+    detector = Known({t: [Detection(box=box, score=0.5 + t / 10)] for t in range(3)})
+    grounder = Strategy(name="s", proposer=DetectorProposer(detector, looks=True), tracker=GrabCut(), linker=alike(), gate=confident(0.55))
+    told = list(grounder.stream(clip, ["a", "b"]))
+    answers = grounder.ground(clip, ["a", "b"])
+    assert [(j.text_index, j.frame) for j in told] == [(n, t) for t in range(3) for n in range(2)]
+    for n, answer in enumerate(answers):
+        assert {j.frame: j.score for j in told if j.text_index == n} == answer.scores
+        assert {j.frame: j.mask for j in told if j.text_index == n and j.mask} == answer.masks
+    assert sorted(answers[0].masks) == [1, 2]

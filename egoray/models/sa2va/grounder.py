@@ -17,7 +17,18 @@ from torch.nn import functional as F
 
 from egoray.core.masks import encode as encode_mask
 from egoray.errors import ModelError
-from egoray.models.base import Clip, Grounded, Prompt, TextDetector, TrackRequest, VideoTracker, check_texts
+from egoray.models.base import (
+    Clip,
+    Grounded,
+    Judged,
+    Judging,
+    Prompt,
+    TextDetector,
+    TrackRequest,
+    VideoTracker,
+    check_texts,
+    gathered,
+)
 from egoray.models.sa2va.checkpoint import load
 from egoray.models.sa2va.network import MAX_NEW_TOKENS, SegNetwork, copied
 from egoray.models.sa2va.prompt import ask, encode, for_tower
@@ -86,6 +97,10 @@ class Sa2va:
 
     def ground(self, clip: Clip, texts: Sequence[str]) -> list[Grounded]:
         """See `Grounder.ground`; sentences with the same key frames share their tokens, and all share SAM 2's encoder."""
+        return gathered(self.stream(clip, texts))
+
+    def stream(self, clip: Clip, texts: Sequence[str]) -> Judging:
+        """See `StreamingGrounder.stream`."""
         check_texts(texts)
         if not texts:
             return []
@@ -101,6 +116,7 @@ class Sa2va:
             scores[n][frame] = score
             if mask.any():
                 masks[n][frame] = encode_mask(mask)
+            yield Judged(text_index=n, frame=frame, mask=masks[n].get(frame), score=score)
         return [Grounded(masks=m, scores=s) for m, s in zip(masks, scores, strict=True)]
 
     def _key_frames(self, clip: Clip, texts: Sequence[str]) -> list[tuple[int, ...]]:

@@ -7,6 +7,7 @@ publish them, 32 sparse and 4 dense frames as EgoMask evaluates it. Its optional
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -14,20 +15,29 @@ import torch
 
 from egoray.core.masks import encode
 from egoray.errors import ModelError
-from egoray.models.base import Clip, Grounded
+from egoray.models.base import Clip, Grounded, Image, Judged, Judging, gathered
 from egoray.models.videolisa.checkpoint import load
 from egoray.models.videolisa.network import visual_tokens
 from egoray.models.videolisa.pictures import full_size, sam_pixels
 from egoray.models.videolisa.prompt import Tokens, dense_positions, sparse_frames
-from egoray.schema import MaskRLE
 
 _SENTENCES_AT_ONCE = 8
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _T = TypeVar("_T")
 
 
+@contextmanager
+def _running() -> Iterator[None]:
+    """No gradients; running out of GPU memory is a `ModelError`."""
+    try:
+        with torch.inference_mode():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise ModelError("videolisa: out of GPU memory; use a smaller batch, or fewer workers a GPU") from error
+
+
 class VideoLisa:
-    """Satisfies `Grounder`; a frame's score is read from its mask, since SAM's own estimate of quality is not trained here.
+    """Satisfies `StreamingGrounder`; a frame's score is read from its mask, since SAM's own estimate of quality is not trained here.
 
     The score is the mean probability of the mask's pixels or, where there is no mask, the highest of any pixel: above 0.5
     exactly where there is one.
@@ -78,6 +88,10 @@ class VideoLisa:
         Raises:
             ValueError: also if a sentence is too long for the model.
         """
+        return gathered(self.stream(clip, texts))
+
+    def stream(self, clip: Clip, texts: Sequence[str]) -> Judging:
+        """See `StreamingGrounder.stream`."""
         asked = [self._checkpoint.template(text) for text in texts]
         limit = self._checkpoint.num_positions
         for text, tokens in zip(texts, asked, strict=True):
@@ -86,11 +100,18 @@ class VideoLisa:
         results = [Grounded(masks={}, scores={}) for _ in texts]
         if not texts or not clip.num_frames:
             return results
-        try:
-            with torch.inference_mode():
-                return self._segment(clip, self._understand(clip, asked))
-        except torch.OutOfMemoryError as error:
-            raise ModelError("videolisa: out of GPU memory; use a smaller batch, or fewer workers a GPU") from error
+        with _running():
+            embeddings = self._understand(clip, asked)
+        for numbered in _batches(clip.frames(), self._batch):
+            with _running():
+                batch = self._segment(numbered, embeddings)
+            for judged in batch:
+                found = results[judged.text_index]
+                found.scores[judged.frame] = judged.score
+                if judged.mask is not None:
+                    found.masks[judged.frame] = judged.mask
+                yield judged
+        return results
 
     def _understand(self, clip: Clip, asked: Sequence[Tokens]) -> torch.Tensor:
         """``(Q, C)``: what the mask decoder is told of each sentence."""
@@ -103,21 +124,18 @@ class VideoLisa:
             seen |= zip((frame for frame, _ in numbered), tokens, strict=True)
         return self._net.seg_embeddings(asked, visual_tokens([seen[frame] for frame in chosen], dense))
 
-    def _segment(self, clip: Clip, embeddings: torch.Tensor) -> list[Grounded]:
-        masks: list[dict[int, MaskRLE]] = [{} for _ in embeddings]
-        scores: list[dict[int, float]] = [{} for _ in embeddings]
-        side = self._checkpoint.side_px
-        for numbered in _batches(clip.frames(), self._batch):
-            features = self._net.scene(torch.stack([sam_pixels(image, side) for _, image in numbered]).to(self._device))
-            for first in range(0, len(embeddings), _SENTENCES_AT_ONCE):
-                logits = self._net.masks(features, embeddings[first : first + _SENTENCES_AT_ONCE])
-                for (frame, image), small in zip(numbered, logits, strict=True):
-                    for k, full in enumerate(full_size(small, image.shape[:2], side), start=first):
-                        found = full > 0
-                        scores[k][frame] = float(full[found].sigmoid().mean() if found.any() else full.max().sigmoid())
-                        if found.any():
-                            masks[k][frame] = encode(found.cpu().numpy())
-        return [Grounded(masks=found, scores=sure) for found, sure in zip(masks, scores, strict=True)]
+    def _segment(self, numbered: Sequence[tuple[int, Image]], embeddings: torch.Tensor) -> list[Judged]:
+        judged, side = [], self._checkpoint.side_px
+        features = self._net.scene(torch.stack([sam_pixels(image, side) for _, image in numbered]).to(self._device))
+        for first in range(0, len(embeddings), _SENTENCES_AT_ONCE):
+            logits = self._net.masks(features, embeddings[first : first + _SENTENCES_AT_ONCE])
+            for (frame, image), small in zip(numbered, logits, strict=True):
+                for k, full in enumerate(full_size(small, image.shape[:2], side), start=first):
+                    found = full > 0
+                    score = float(full[found].sigmoid().mean() if found.any() else full.max().sigmoid())
+                    mask = encode(found.cpu().numpy()) if found.any() else None
+                    judged.append(Judged(text_index=k, frame=frame, mask=mask, score=score))
+        return judged
 
 
 def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:

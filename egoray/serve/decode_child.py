@@ -1,0 +1,132 @@
+"""The process that touches hostile bytes: forks for each job, and the fork decodes under limits and dies with the job.
+
+It holds no secret: its environment has search paths alone. A job arrives on its own socket as one JSON message; frames go back
+as a number and raw pixels, an error as its kind and a line without the path. A fork ends when the asker hangs up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from typing import Any
+
+import av
+from PIL import Image
+
+from egoray.core.video import decode_ahead, frame_times, image_names, open_video, probe, read_frames, read_frames_backward
+from egoray.errors import FormatError
+
+SHOWN = "the video"
+_AHEAD = 4
+
+
+class TooMuch(Exception):
+    """More pixels, frames or seconds than the service takes."""
+
+
+def main(control_fd: int) -> None:
+    """Fork for each connection that comes over the control socket, until the other end is closed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    Image.init()
+    control = socket.socket(fileno=control_fd)
+    while True:
+        message, fds, _, _ = socket.recv_fds(control, 1, 1)
+        if not message:
+            return
+        if os.fork() == 0:
+            control.close()
+            try:
+                _serve(Connection(fds[0]))
+            finally:
+                os._exit(0)
+        os.close(fds[0])
+
+
+def _serve(connection: Connection) -> None:
+    job = json.loads(connection.recv_bytes())
+    _limit(job["memory_mb"] << 20, job["cpu_s"])
+    threading.Thread(target=_die_with, args=(connection,), daemon=True).start()
+    path = job["path"]
+    try:
+        if job["do"] == "look":
+            _send(connection, _look(path, job["caps"]))
+            return
+        read = read_frames_backward if job["backward"] else read_frames
+        for frame, image in decode_ahead(read(path, job["wanted"], threads=2), _AHEAD):
+            _send(connection, {"frame": frame, "hw": image.shape[:2]})
+            connection.send_bytes(image.data.cast("B"))
+        _send(connection, {"end": True})
+    except TooMuch as error:
+        _send(connection, {"error": "too_large", "message": str(error)})
+    except FormatError as error:
+        _send(connection, {"error": "damaged", "message": str(error).replace(path, SHOWN)})
+    except MemoryError:
+        _send(connection, {"error": "too_large", "message": f"{SHOWN}: needs more memory to decode than the service gives"})
+
+
+def _look(path: str, caps: Mapping[str, float]) -> dict[str, Any]:
+    """What the video holds; the container's own claims are checked before anything is decoded."""
+    if os.path.isdir(path):
+        for name in image_names(path):
+            try:
+                with Image.open(os.path.join(path, name), formats=("JPEG", "PNG")) as image:
+                    _check_pixels(image.size, caps)
+            except (OSError, ValueError, Image.DecompressionBombError) as error:
+                kind = TooMuch if isinstance(error, Image.DecompressionBombError) else FormatError
+                raise kind("a frame is not a jpg or png image of a size that the service takes; replace it") from error
+    else:
+        try:
+            with open_video(path, threads=1) as (container, stream):
+                _check_pixels((stream.width, stream.height), caps)
+                seconds = (container.duration or 0) / av.time_base
+                if stream.frames > caps["frames"] or seconds > caps["seconds"]:
+                    raise TooMuch(
+                        f"{SHOWN}: claims {stream.frames} frames and {seconds:.0f} s; at most {caps['frames']} frames "
+                        f"and {caps['seconds']:g} s are taken, cut it into parts"
+                    )
+        except FormatError as error:
+            if "cannot be opened" in str(error):
+                raise FormatError(f"{SHOWN}: not a video file, or cut short; send an mp4, mov, webm, mkv or avi file") from error
+            raise
+    info = probe(path, SHOWN)
+    _check_pixels((info.width_px, info.height_px), caps)
+    if info.num_frames > caps["frames"]:
+        raise TooMuch(f"{SHOWN}: holds {info.num_frames} frames; at most {caps['frames']} are taken, cut it into parts")
+    return {"fps": info.fps, "size_hw": [info.height_px, info.width_px], "times_s": frame_times(path)[: info.num_frames]}
+
+
+def _check_pixels(size: tuple[int, int], caps: Mapping[str, float]) -> None:
+    width, height = size
+    if width * height > caps["pixels"]:
+        raise TooMuch(f"{SHOWN}: frames of {width}x{height}; at most {caps['pixels']} pixels are taken, scale it down")
+
+
+def _limit(memory_bytes: int, cpu_s: int) -> None:
+    with open("/proc/self/statm") as stat:
+        already = int(stat.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (already + memory_bytes,) * 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+
+def _die_with(connection: Connection) -> None:
+    """The asker sends nothing more, so whatever wakes this is the end of the connection."""
+    connection.poll(None)
+    os._exit(0)
+
+
+def _send(connection: Connection, message: Mapping[str, Any]) -> None:
+    connection.send_bytes(json.dumps(message).encode())
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,277 @@
+"""The endpoint on Ray Serve: an ingress that takes requests apart on a CPU, and a deployment for each model.
+
+`build` is the import path of serve_configs/*.yaml. Videos go to a replica as a path where the cluster is one machine, else as the
+file's own bytes through the object store; events come back some at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ReplicaState
+
+from egoray import registry
+from egoray.config import PredictConfig, ServeConfig, ServedModel, load
+from egoray.errors import ConfigError
+from egoray.serve.api import Service, create_app
+from egoray.serve.asking import Event, LocalGrounding, Question
+from egoray.serve.decoder import Decoder, Looked
+from egoray.serve.limits import check_exposure
+from egoray.serve.refusals import Refused, busy
+from egoray.serve.samples import Samples
+from egoray.serve.segmenting import LocalSegmenting
+
+Parcel = str | ray.ObjectRef
+"""A video on its way to a replica: its path, or (name, bytes) pairs of what is there."""
+_DRAIN_S = 60.0
+_STATUS_S = 1.0
+_INGRESS_CPUS = 0.1  # it waits for the network and for replicas; decoding is bounded by the probes' own limits
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """The application of a config file's ``args``, which are `ServeConfig`.
+
+    Raises:
+        ConfigError: for a setting that is unknown or wrong, models of one name, or a service off loopback without a token.
+        ModelError: for an unknown model.
+    """
+    config = load(ServeConfig, None, **args)
+    token = os.environ.get(config.token_env, "")
+    if (host := _http_host()) is not None:
+        check_exposure(host, token)
+    labels = [model.label for model in config.models]
+    if twice := {label for label in labels if labels.count(label) > 1}:
+        raise ConfigError(f"models: two are called {min(twice)}; give one an alias")
+    has_gpu = bool(ray.cluster_resources().get("GPU")) if ray.is_initialized() else False
+    replicas = {}
+    for model in config.models:
+        registry.grounder_entry(model.name)
+        load(PredictConfig, None, **model.options)
+        gpus = model.gpus if has_gpu else 0
+        placed = {"num_cpus": model.cpus, "num_gpus": gpus}
+        replicas[model.label] = GrounderReplica.options(  # type: ignore[attr-defined]
+            name=f"model-{model.label}",
+            max_ongoing_requests=model.max_ongoing_requests,
+            max_queued_requests=model.max_queued_requests,
+            graceful_shutdown_timeout_s=_DRAIN_S,
+            ray_actor_options=placed,
+            **_scaling(model),
+        ).bind(model.model_dump(), config.model_dump())
+    segmenter = None
+    if config.tracker:
+        gpus = config.tracker_gpus if has_gpu else 0
+        segmenter = SegmenterReplica.options(  # type: ignore[attr-defined]
+            name="tracker", ray_actor_options={"num_cpus": _INGRESS_CPUS, "num_gpus": gpus}
+        ).bind(config.model_dump())
+    return Ingress.options(  # type: ignore[attr-defined,no-any-return]
+        num_replicas=config.ingress_replicas,
+        max_ongoing_requests=config.capacity() + 100,  # the app itself refuses questions above its capacity, before it reads them
+        max_queued_requests=100,
+        graceful_shutdown_timeout_s=_DRAIN_S,
+    ).bind(config.model_dump(), replicas, segmenter)
+
+
+@serve.deployment(ray_actor_options={"num_cpus": _INGRESS_CPUS})
+@serve.ingress()
+class Ingress:
+    """Takes requests; see `create_app`."""
+
+    def __init__(self, settings: dict[str, Any], replicas: dict[str, DeploymentHandle], segmenter: DeploymentHandle | None) -> None:
+        self._config = ServeConfig(**settings)
+        app_name = serve.get_replica_context().app_name
+        models = {model.label: model for model in self._config.models}
+        self._groundings = {label: HandleGrounding(handle, models[label], app_name) for label, handle in replicas.items()}
+        self._segmenting = HandleSegmenting(segmenter) if segmenter else None
+
+    def __serve_build_asgi_app__(self) -> Any:
+        """The app."""
+        config = self._config
+        samples = Samples() if config.samples else None
+        service = Service(self._groundings, config, Decoder(config), self._segmenting, samples)
+        return create_app(service, os.environ.get(config.token_env, ""))
+
+
+@serve.deployment
+class GrounderReplica:
+    """Holds a model; it is up when the weights are loaded."""
+
+    def __init__(self, model: dict[str, Any], settings: dict[str, Any]) -> None:
+        served, config = ServedModel(**model), ServeConfig(**settings)
+        device = served.device or ("cuda" if ray.get_gpu_ids() else "cpu")
+        _set_threads(max(1, int(served.cpus)))
+        options = load(PredictConfig, None, **served.options).model_options()
+        decoder = Decoder(config)
+        decoder.warm()
+        self._local = LocalGrounding(registry.build_grounder(served.name, device, **options), decoder, served.label)
+
+    async def ask(self, question: Question, parcel: Parcel) -> AsyncGenerator[list[Event], None]:
+        """See `Grounding.ask`."""
+        async with _unpacked(parcel) as path, aclosing(self._local.ask(replace(question, path=path))) as events:
+            async for batch in events:
+                yield batch
+
+
+@serve.deployment(max_ongoing_requests=4, max_queued_requests=8)
+class SegmenterReplica:
+    """Holds the tracker and the sessions; one replica, so that a session is found again."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        config = ServeConfig(**settings)
+        assert config.tracker is not None
+        tracker = registry.build_tracker(config.tracker, "cuda" if ray.get_gpu_ids() else "cpu")
+        self._local = LocalSegmenting(tracker, Decoder(config), config)
+
+    async def open(self, parcel: Parcel, looked: Looked) -> str:
+        """See `Segmenting.open`."""
+        async with _unpacked(parcel) as path:
+            return await self._local.open(path, looked)
+
+    async def ask(self, session: str, cue: dict[str, Any]) -> AsyncGenerator[list[Event], None]:
+        """See `Segmenting.ask`."""
+        async with aclosing(self._local.ask(session, cue)) as events:
+            async for batch in events:
+                yield batch
+
+
+class HandleGrounding:
+    """Satisfies `Grounding` by the replicas of a deployment."""
+
+    def __init__(self, handle: DeploymentHandle, model: ServedModel, app_name: str) -> None:
+        self._handle, self._app_name = handle, app_name
+        self.name, self.summary = model.label, registry.grounder_entry(model.name)[0].summary
+        self.on_demand = model.min_replicas == 0
+        self._ready, self._checked = False, 0.0
+
+    async def ready(self) -> bool:
+        """Whether a replica is up; asking the controller does not wake one, nor wait behind questions."""
+        if time.monotonic() - self._checked > _STATUS_S:
+            self._checked = time.monotonic()
+            status = await asyncio.to_thread(serve.status)
+            deployment = status.applications[self._app_name].deployments.get(self._handle.deployment_name)
+            self._ready = bool(deployment and deployment.replica_states.get(ReplicaState.RUNNING))
+        return self._ready
+
+    async def ask(self, question: Question) -> AsyncGenerator[list[Event], None]:
+        """See `Grounding.ask`."""
+        parcel = await asyncio.to_thread(_packed, question.path)
+        async for batch in _relayed(self._handle.options(stream=True).ask.remote(question, parcel)):
+            yield batch
+
+
+class HandleSegmenting:
+    """Satisfies `Segmenting` by the replica of a deployment."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def open(self, path: str, looked: Looked) -> str:
+        """See `Segmenting.open`."""
+        try:
+            session: str = await self._handle.open.remote(await asyncio.to_thread(_packed, path), looked)
+        except BackPressureError:
+            raise busy(503) from None
+        except ray.exceptions.RayError:
+            raise _lost() from None
+        return session
+
+    async def ask(self, session: str, cue: dict[str, Any]) -> AsyncGenerator[list[Event], None]:
+        """See `Segmenting.ask`."""
+        async for batch in _relayed(self._handle.options(stream=True).ask.remote(session, cue)):
+            yield batch
+
+
+async def _relayed(events: Any) -> AsyncGenerator[list[Event], None]:
+    """What a replica yields; it is told when nobody listens any more."""
+    ended = False
+    try:
+        async for batch in events:
+            ended = batch[-1]["event"] in ("done", "error")
+            yield batch
+    except BackPressureError:
+        ended = True
+        raise busy(503) from None
+    except Refused as error:
+        ended = True
+        raise Refused(error.status, error.code, str(error).splitlines()[-1], error.retry_after_s) from None
+    except (ray.exceptions.RayError, RayServeException):
+        ended = True
+        raise _lost() from None
+    finally:
+        if not ended:
+            events.cancel()
+
+
+def _lost() -> Refused:
+    return Refused(503, "replica_lost", "the replica that worked on this died; ask again", 1)
+
+
+def _packed(path: str) -> Parcel:
+    if sum(node["Alive"] for node in ray.nodes()) == 1:
+        return path
+    if os.path.isdir(path):
+        return ray.put([(entry.name, entry.read_bytes()) for entry in sorted(Path(path).iterdir())])
+    return ray.put([("", Path(path).read_bytes())])
+
+
+@asynccontextmanager
+async def _unpacked(parcel: Parcel) -> AsyncIterator[str]:
+    if isinstance(parcel, str):
+        yield parcel
+        return
+    folder = tempfile.mkdtemp(prefix="egoray-parcel-")
+    try:
+        path = Path(folder, "video")
+        files = await parcel
+        if files[0][0]:
+            path.mkdir()
+        for name, data in files:
+            await asyncio.to_thread((path / name if name else path).write_bytes, data)
+        yield str(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _scaling(model: ServedModel) -> dict[str, Any]:
+    """A fixed number of replicas, or as many as questions under way ask for."""
+    if model.min_replicas == model.max_replicas:
+        return {"num_replicas": model.min_replicas}
+    scaling = {
+        "min_replicas": model.min_replicas,
+        "max_replicas": model.max_replicas,
+        "target_ongoing_requests": model.max_ongoing_requests,
+        "upscale_delay_s": 5.0,
+        "downscale_delay_s": 120.0,
+    }
+    return {"autoscaling_config": scaling}
+
+
+def _set_threads(threads: int) -> None:
+    import cv2
+    import torch
+
+    cv2.setNumThreads(threads)
+    torch.set_num_threads(threads)
+
+
+def _http_host() -> str | None:
+    """Where this cluster's Serve listens; None where none is started yet."""
+    from ray.serve._private.api import _get_global_client
+
+    try:
+        client = _get_global_client(raise_if_no_controller_running=False)
+    except RayServeException:
+        return None
+    return client.http_config.host if client else None
