@@ -60,8 +60,8 @@ def serve(
     On loopback without ``reviewers`` whoever sits here reviews as ``name``; otherwise everybody needs a token.
 
     Raises:
-        ConfigError: if a reviewer has no name, other machines could reach the page and nobody has a token, the port is taken, or at the end the tables
-            that the dataset builder reads cannot be written.
+        ConfigError: if a reviewer has no name, other machines could reach the page and nobody has a token, the port is taken, or
+            at the end the tables that the dataset builder reads cannot be written.
     """
     if not all(who.strip() for who in reviewers):
         raise ConfigError("--reviewer: a name cannot be blank")
