@@ -60,9 +60,11 @@ def serve(
     On loopback without ``reviewers`` whoever sits here reviews as ``name``; otherwise everybody needs a token.
 
     Raises:
-        ConfigError: if other machines could reach the page and nobody has a token, the port is taken, or at the end the tables
-            that the dataset builder reads cannot be written.
+        ConfigError: if a reviewer has no name, other machines could reach the page and nobody has a token, the port is taken, or
+            at the end the tables that the dataset builder reads cannot be written.
     """
+    if not all(who.strip() for who in reviewers):
+        raise ConfigError("--reviewer: a name cannot be blank")
     known = names(review.store)
     if not is_loopback(host) and not reviewers and not known:
         raise ConfigError(f"--host {host}: other machines can reach it; name who may review, e.g. --reviewer alice --reviewer bob")

@@ -376,6 +376,7 @@ def test_a_video_id_that_leads_out_of_the_folder_is_refused(work):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_no_confirmed_decision_is_lost_by_a_server_killed_twenty_times():
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}

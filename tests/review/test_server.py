@@ -69,6 +69,7 @@ def test_a_history_goes_out_and_comes_in(work, tmp_path):
     ("options", "message"),
     [
         (["--host", "0.0.0.0"], "--host 0.0.0.0: other machines can reach it; name who may review"),
+        (["--reviewer", " "], "--reviewer: a name cannot be blank"),
         (["--import", "/nowhere.jsonl"], "--import /nowhere.jsonl: cannot be read"),
         (["--model", "magic"], "--model magic: unknown"),
         (["--store", "/dev/null/review.db"], "/dev/null/review.db: cannot be used as the review's store"),
