@@ -448,14 +448,23 @@ def demo(out: str, videos: int, seed: int) -> None:
 @main.command()
 @click.argument("video", metavar="VIDEO")
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True)
-@click.option("--model", default="nano", show_default=True, metavar="NAME", help="One of `egoray models`, or NAME:CHECKPOINT.")
+@click.option("--model", metavar="NAME", help="One of `egoray models`, or NAME:CHECKPOINT.  [default: nano, or the endpoint's own]")
 @click.option("--out", required=True, metavar="DIR", help="Folder for overlay.mp4, grounding.json and chosen_<n>.jpg.")
 @click.option("--fps", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True, help="Frames looked at a second.")
 @click.option("--device", help="A torch device.  [default: cuda where there is one, else cpu]")
+@click.option("--endpoint", metavar="URL", help="Ask a served model instead, e.g. http://127.0.0.1:8000; see docs/serve.md.")
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="A setting of the model, as in jobs/predict.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="Print grounding.json on stdout.")
 def ground(
-    video: str, texts: tuple[str, ...], model: str, out: str, fps: float, device: str | None, overrides: tuple[str, ...], as_json: bool
+    video: str,
+    texts: tuple[str, ...],
+    model: str | None,
+    out: str,
+    fps: float,
+    device: str | None,
+    endpoint: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Where in VIDEO is the thing that TEXT means? Masks, an overlay to look at, and when each appearance starts and ends.
 
@@ -467,19 +476,28 @@ def ground(
     from egoray import terminal
     from egoray.config import PredictConfig, load
     from egoray.core.clip import VideoClip
+    from egoray.models.base import Grounder
     from egoray.registry import build_grounder, default_device
     from egoray.report.grounding import write_grounding
 
-    config = load(PredictConfig, None, overrides, model=model)
     clip = VideoClip(video)
     clip = VideoClip(video, max(1, round(clip.fps / fps)))
-    grounder = build_grounder(config.model, device or default_device(), **config.model_options())
+    grounder: Grounder
+    if endpoint:
+        from egoray.serve.client import RemoteGrounder
+
+        if overrides or device:
+            raise click.UsageError("--set and --device are the endpoint's own; set them in its serve_configs/*.yaml")
+        grounder = RemoteGrounder(endpoint, model)
+    else:
+        config = load(PredictConfig, None, overrides, model=model)
+        grounder = build_grounder(config.model, device or default_device(), **config.model_options())
     started = time.monotonic()
     try:
         answers = grounder.ground(clip, texts)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    content = write_grounding(clip, texts, answers, config.model, time.monotonic() - started, out)
+    content = write_grounding(clip, texts, answers, grounder.name, time.monotonic() - started, out)
     if as_json:
         return click.echo(json.dumps(content))
     return terminal.grounding(content, clip.num_frames, out)
@@ -529,9 +547,10 @@ def train(recipe: str, data: tuple[str, ...], out: str | None, local: bool, **op
 @click.option("--dataset", required=True, metavar="D", help="EgoMask's folder, or that of Ref-DAVIS17, MeViS, ReasonVOS, ReVOS.")
 @click.option("--split", metavar="S", help="EgoMask: short, medium, long or full. Others: their usual one unless given.")
 @click.option("--out", required=True, metavar="P", help="Folder for the answers; `evaluate --predictions P` reads them.")
+@click.option("--endpoint", metavar="URL", help="Ask a served model, several clips at a time (--set workers=N).")
 @click.option("--retry-failed", is_flag=True, help="Try again the clips that earlier runs gave up.")
 @stage_options
-def predict(model: str | None, dataset: str, split: str | None, out: str, retry_failed: bool, **options: Any) -> None:
+def predict(model: str | None, dataset: str, split: str | None, out: str, endpoint: str | None, retry_failed: bool, **options: Any) -> None:
     """Ask a grounding model a benchmark's questions; its answers go into the layout that the benchmark's own evaluator reads.
 
     A clip's sentences are answered together, on as many GPUs or cores as the cluster has. The same command goes on where a
@@ -546,14 +565,20 @@ def predict(model: str | None, dataset: str, split: str | None, out: str, retry_
         absolute_under_job(path, option)
     split = "medium" if split == "mid" else split
     config = load(PredictConfig, options["config_file"], options["overrides"], model=model)
-    entry, _ = grounder_entry(config.model)
+    memory_gb, asking = 0.0, {}
+    if endpoint:
+        from egoray.serve.client import asked_at
+
+        config, asking = asked_at(endpoint, config)
+    else:
+        memory_gb = grounder_entry(config.model)[0].memory_gb
     plan = plan_from_files(dataset, split, config)
     if options["dry_run"]:
-        return terminal.finish(forecast(plan, options["limit"]) | {"memory_gb": entry.memory_gb}, options["as_json"])
+        return terminal.finish(forecast(plan, options["limit"]) | {"memory_gb": memory_gb}, options["as_json"])
     from egoray.evaluate.ray_predict import predict as predict_on_ray
 
     with terminal.units("predict") as progress:
-        summary = predict_on_ray(plan, out, config, limit=options["limit"], retry_failed=retry_failed, progress=progress)
+        summary = predict_on_ray(plan, out, config, limit=options["limit"], retry_failed=retry_failed, progress=progress, **asking)
     failures = work_folder(out, plan.split).uri
     return terminal.finish(summary, options["as_json"], failures_of=failures, max_failures=config.max_failures)
 

@@ -35,7 +35,10 @@ MAY_IMPORT = {  # room → the rooms below it
     "errors": set(),
     "__init__": set(),
 }
-STAGE_MAY_ALSO = {"train": {"models", "synthetic"}}  # the nano networks are trained on pictures of its own
+STAGE_MAY_ALSO = {
+    "train": {"models", "synthetic"},  # the nano networks are trained on pictures of its own
+    "serve": {"synthetic"},  # sample clips to try
+}
 ANYTHING = {"cli", "demo"}
 
 

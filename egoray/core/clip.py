@@ -43,7 +43,7 @@ class ImageClip:
     def __init__(self, paths: Sequence[str]) -> None:
         if not paths:
             raise FormatError("a clip without frames; name at least one image")
-        self._paths = list(paths)
+        self.paths = list(paths)
         self.num_frames = len(paths)
         height, width, _ = read_image(paths[0]).shape
         self.size_hw = (height, width)
@@ -61,7 +61,7 @@ class ImageClip:
         yield from map(self._read, reversed(range(start, stop)))
 
     def _read(self, frame: int) -> tuple[int, Image]:
-        path = self._paths[frame]
+        path = self.paths[frame]
         image = read_image(path)
         if image.shape[:2] != self.size_hw:
             raise FormatError(f"{path}: is {image.shape[0]}x{image.shape[1]}, the clip's first image {self.size_hw[0]}x{self.size_hw[1]}")

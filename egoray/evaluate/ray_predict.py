@@ -66,6 +66,7 @@ def predict(
     limit: int | None = None,
     retry_failed: bool = False,
     build: Builder = registry.build_grounder,
+    uses_gpu: bool | None = None,
     progress: Progress = lambda _: None,
 ) -> dict[str, Any]:
     """Answer every clip of the plan that has no answers yet; returns what ``work/<split>/summary.json`` holds.
@@ -77,6 +78,7 @@ def predict(
         limit: only the first so many clips.
         retry_failed: try the clips again that earlier runs gave up.
         build: builds the model, in the actors.
+        uses_gpu: whether an actor takes a GPU where there is one; None: as the model needs.
         progress: see `Progress`.
 
     Raises:
@@ -101,7 +103,8 @@ def predict(
     )
     drop_stale(folder, answers, set(ids), plan.failures, retry_failed)
     units = [(clip.unit, len(clip.paths), partial(pack, clip)) for clip in plan.clips[:limit]]
-    uses_gpu = registry.grounder_entry(config.model)[0].needs_gpu
+    if uses_gpu is None:
+        uses_gpu = registry.grounder_entry(config.model)[0].needs_gpu
     where = paths.absolute(out)
     work = PredictWork(config, where, build)
     tally = run_units(work, units, folder, answers, uses_gpu=uses_gpu, progress=progress, lost=len(plan.failures))
