@@ -240,6 +240,16 @@ def models(rows: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
+def doctor(found: dict[str, Any]) -> None:
+    """Print what `doctor.as_rows` gives: a line a check, the remedy under each that is not well."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    table = Table("", "", "", show_header=False, box=None, padding=(0, 2, 0, 0))
+    for row in found["checks"]:
+        colour = {"ok": "green", "warn": "yellow", "fail": "red"}[row["level"]]
+        table.add_row(Text(row["level"], style=colour), row["name"], Text(row["found"] + (f"\n→ {row['remedy']}" if row["remedy"] else "")))
+    console.print(table)
+
+
 def comparison(result: dict[str, Any]) -> None:
     """Print what `egoray.evaluate.compare.compare` found on stderr: a table a split, then the expressions that changed most."""
     console = Console(stderr=True)

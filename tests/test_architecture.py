@@ -36,7 +36,7 @@ MAY_IMPORT = {  # room → the rooms below it
     "__init__": set(),
 }
 STAGE_MAY_ALSO = {"train": {"models", "synthetic"}}  # the nano networks are trained on pictures of its own
-ANYTHING = {"cli", "demo"}
+ANYTHING = {"cli", "demo", "doctor", "pipeline"}
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
