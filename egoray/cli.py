@@ -458,5 +458,34 @@ def doctor(out: str, wanted: tuple[str, ...], hashes: bool, as_json: bool) -> No
     sys.exit(found["level"] == "fail")
 
 
+@main.command()
+@click.argument("out", metavar="OUT")
+@click.option("--watch", is_flag=True, help="Look again every 2 s until nothing runs there any more.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout (with --watch: one a look).")
+def status(out: str, watch: bool, as_json: bool) -> None:
+    """How far is the run whose --out is OUT, on this machine or another? Rate, time left, slowest units, failures by type.
+
+    Reads what the run leaves in its folder, local or s3:// or gs://, so it needs no cluster and disturbs nothing. For training: loss and
+    worker stretches.
+    """
+    import time
+
+    from egoray import terminal
+    from egoray.report.status import RUNNING
+    from egoray.report.status import status as look
+
+    while True:
+        found = look(out)
+        if watch and not as_json:
+            click.clear()
+        if as_json:
+            click.echo(json.dumps(found))
+        else:
+            terminal.status(found)
+        if not watch or all(part["state"] != RUNNING for part in found["stages"]):
+            return
+        time.sleep(2.0)
+
+
 if __name__ == "__main__":
     main()

@@ -20,6 +20,7 @@ import ray.data
 import ray.exceptions
 
 from egoray.config import UnitConfig
+from egoray.core.pulse import Pulse
 from egoray.core.storage import Folder
 from egoray.core.workfolder import finish_attempt, finished, start_attempt, write_failure
 from egoray.errors import ConfigError, EgorayError, ModelError, StageError
@@ -158,22 +159,26 @@ def run_units(
     total_frames = sum(frames for frames, _ in todo)
     started = time.monotonic()  # from here on, until the first unit tells when work began: Ray's own start is not the model's
 
-    def tell(unit: dict[str, Any] | None) -> None:
-        state = {"done": tally.done, "failed": tally.failed, "total": tally.total, "frames": tally.frames}
-        progress(state | {"total_frames": total_frames, "seconds": tally.seconds, "unit": unit})
+    with Pulse(out, work.stage) as pulse:
 
-    tell(None)
-    for status in _statuses(work, [{"packed": packed()} for _, packed in todo], out, uses_gpu) if todo else ():
-        if status["fatal"]:
-            raise {"ConfigError": ConfigError, "ModelError": ModelError}.get(status["error"], StageError)(status["message"])
-        if tally.frames == 0:
-            started = max(started, time.monotonic() - status["seconds"])
-        tally.done += not status["error"]
-        tally.failed += bool(status["error"])
-        tally.frames += status["frames"]
-        tally.peak_rss_mb = max(tally.peak_rss_mb, status["peak_rss_mb"])
-        tally.seconds = time.monotonic() - started
-        tell(status)
+        def tell(unit: dict[str, Any] | None) -> None:
+            state = {"done": tally.done, "failed": tally.failed, "skipped": tally.skipped, "total": tally.total, "frames": tally.frames}
+            state |= {"total_frames": total_frames, "seconds": tally.seconds, "unit": unit}
+            pulse.tell(state)
+            progress(state)
+
+        tell(None)
+        for status in _statuses(work, [{"packed": packed()} for _, packed in todo], out, uses_gpu) if todo else ():
+            if status["fatal"]:
+                raise {"ConfigError": ConfigError, "ModelError": ModelError}.get(status["error"], StageError)(status["message"])
+            if tally.frames == 0:
+                started = max(started, time.monotonic() - status["seconds"])
+            tally.done += not status["error"]
+            tally.failed += bool(status["error"])
+            tally.frames += status["frames"]
+            tally.peak_rss_mb = max(tally.peak_rss_mb, status["peak_rss_mb"])
+            tally.seconds = time.monotonic() - started
+            tell(status)
     tally.done = len(finished(results) & ids)
     tally.failed = lost + len((finished(out / "failures") & ids) - finished(results))
     if missing := tally.total - tally.done - tally.failed:

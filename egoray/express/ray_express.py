@@ -24,6 +24,7 @@ import ray.exceptions
 
 from egoray import __version__
 from egoray.config import ExpressConfig
+from egoray.core.pulse import Pulse
 from egoray.core.storage import Folder
 from egoray.core.workfolder import drop_stale, fingerprint, finished
 from egoray.errors import EgorayError, ModelError, StageError
@@ -221,7 +222,14 @@ def express(
         outbox.delete(name)
     skipped = len(present & set(units))
     base = {"total": len(units) + len(plan.failures), "done": skipped, "failed": len(plan.failures) + len(given_up & set(units) - present)}
-    final = _run(rows, folder, config, key, mode, retry_failed, base, progress) if rows else {"stop": None, **asdict(Tally())}
+    with Pulse(folder, "express") as pulse:
+        pulse.tell(base | {"skipped": skipped})
+
+        def tell(state: dict[str, Any]) -> None:
+            pulse.tell({name: value for name, value in state.items() if name != "stop"})
+            progress(state)
+
+        final = _run(rows, folder, config, key, mode, retry_failed, base, tell) if rows else {"stop": None, **asdict(Tally())}
     if batches and mode == "batch-submit":
         told = asyncio.run(batches.submit(outbox))
     done = finished(folder) & set(units)
