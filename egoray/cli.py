@@ -680,5 +680,55 @@ def models(as_json: bool) -> None:
     return click.echo(json.dumps(rows)) if as_json else terminal.models(rows)
 
 
+@main.command()
+@click.option("--out", default=".", show_default=True, metavar="DIR", help="Where results would go; 64 MB are written there and removed.")
+@click.option("--model", "wanted", multiple=True, metavar="NAME", help="A model that must fit into the memory here. Repeatable.")
+@click.option("--hash", "hashes", is_flag=True, help="Read all weights and compare their sha256; takes minutes.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def doctor(out: str, wanted: tuple[str, ...], hashes: bool, as_json: bool) -> None:
+    """Is this machine ready? Python, torch, decoders, disk, Ray, its token and ports, weights, memory: ok, warn or fail, with the remedy.
+
+    Exit 1 where something fails.
+    """
+    from egoray import terminal
+    from egoray.doctor import as_rows, examine
+
+    found = as_rows(examine(out, models=wanted, hashes=hashes))
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        terminal.doctor(found)
+    sys.exit(found["level"] == "fail")
+
+
+@main.command()
+@click.argument("out", metavar="OUT")
+@click.option("--watch", is_flag=True, help="Look again every 2 s until nothing runs there any more.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout (with --watch: one a look).")
+def status(out: str, watch: bool, as_json: bool) -> None:
+    """How far is the run whose --out is OUT, on this machine or another? Rate, time left, slowest units, failures by type.
+
+    Reads what the run leaves in its folder, local or s3:// or gs://, so it needs no cluster and disturbs nothing. For training: loss and
+    worker stretches.
+    """
+    import time
+
+    from egoray import terminal
+    from egoray.report.status import RUNNING
+    from egoray.report.status import status as look
+
+    while True:
+        found = look(out)
+        if watch and not as_json:
+            click.clear()
+        if as_json:
+            click.echo(json.dumps(found))
+        else:
+            terminal.status(found)
+        if not watch or all(part["state"] != RUNNING for part in found["stages"]):
+            return
+        time.sleep(2.0)
+
+
 if __name__ == "__main__":
     main()

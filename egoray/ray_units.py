@@ -7,6 +7,7 @@ their unit; a count of starts on disk stops one that kills its actor.
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import sys
@@ -20,10 +21,13 @@ import ray.data
 import ray.exceptions
 
 from egoray.config import UnitConfig
+from egoray.core.log import UnitLog
+from egoray.core.pulse import Pulse
 from egoray.core.storage import Folder
 from egoray.core.workfolder import finish_attempt, finished, start_attempt, write_failure
 from egoray.errors import ConfigError, EgorayError, ModelError, StageError
 from egoray.ray_cluster import connected, pool_size, quiet_data, stage_error
+from egoray.ray_metrics import Metrics, unit_ended
 from egoray.schema import FailureRow
 
 Progress = Callable[[dict[str, Any]], None]
@@ -59,7 +63,8 @@ class Work(Protocol):
         ...
 
     def do(self, model: Any, packed: str, out: Folder) -> dict[str, Any]:
-        """Write the unit's results; gives what its status row says beside {"frames": number of frames}."""
+        """Write the unit's results; gives what its status row says beside {"frames": number of frames}, e.g. "waited_s", the seconds
+        that the model waited for frames."""
         ...
 
 
@@ -86,7 +91,8 @@ class UnitActor:
     """Holds the model; takes packed units, returns a status row for each."""
 
     def __init__(self, work: Work, out: str, run_id: str, device: str) -> None:
-        self.work, self.out, self.run_id = work, Folder(out), run_id
+        self.work, self.out, self.run_id, self.device = work, Folder(out), run_id, device
+        self.log, self.metrics = UnitLog(work.stage), Metrics(stage=work.stage)
         self.unusable: EgorayError | None = None
         try:
             self.model = work.load(device)
@@ -107,6 +113,7 @@ class UnitActor:
         attempt = 0
         try:
             attempt = start_attempt(self.out, unit, self.run_id)
+            self.log("unit started", unit=unit, label=label, attempt=attempt)
             if attempt > self.work.config.max_attempts:
                 raise StageError(
                     f"{where}: its actor died in each of {attempt - 1} attempts; "
@@ -125,7 +132,12 @@ class UnitActor:
             write_failure(self.out, unit, failure)
         finish_attempt(self.out, unit, self.run_id)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        return status | {"seconds": time.monotonic() - started, "peak_rss_mb": round(peak_mb, 1)}
+        status |= {"seconds": time.monotonic() - started, "peak_rss_mb": round(peak_mb, 1)}
+        told = {name: value for name, value in status.items() if name != "fatal" and value != ""}
+        failed = bool(status["error"])
+        self.log("unit failed" if failed else "unit done", level=logging.ERROR if failed else logging.INFO, label=label, **told)
+        unit_ended(self.metrics, status, self.device)
+        return status
 
 
 def run_units(
@@ -161,22 +173,29 @@ def run_units(
     total_frames = sum(frames for frames, _ in todo)
     started = time.monotonic()  # from here on, until the first unit tells when work began: Ray's own start is not the model's
 
-    def tell(unit: dict[str, Any] | None) -> None:
-        state = {"done": tally.done, "failed": tally.failed, "total": tally.total, "frames": tally.frames}
-        progress(state | {"total_frames": total_frames, "seconds": tally.seconds, "unit": unit})
+    metrics = Metrics(stage=work.stage)
+    with Pulse(out, work.stage) as pulse:
 
-    tell(None)
-    for status in _statuses(work, [{"packed": packed()} for _, packed in todo], out, uses_gpu) if todo else ():
-        if status["fatal"]:
-            raise {"ConfigError": ConfigError, "ModelError": ModelError}.get(status["error"], StageError)(status["message"])
-        if tally.frames == 0:
-            started = max(started, time.monotonic() - status["seconds"])
-        tally.done += not status["error"]
-        tally.failed += bool(status["error"])
-        tally.frames += status["frames"]
-        tally.peak_rss_mb = max(tally.peak_rss_mb, status["peak_rss_mb"])
-        tally.seconds = time.monotonic() - started
-        tell(status)
+        def tell(unit: dict[str, Any] | None) -> None:
+            state = {"done": tally.done, "failed": tally.failed, "skipped": tally.skipped, "total": tally.total, "frames": tally.frames}
+            state |= {"total_frames": total_frames, "seconds": tally.seconds, "unit": unit}
+            pulse.tell(state)
+            progress(state)
+            if ray.is_initialized():
+                metrics.show("egoray_units_waiting", tally.total - tally.done - tally.failed)
+
+        tell(None)
+        for status in _statuses(work, [{"packed": packed()} for _, packed in todo], out, uses_gpu) if todo else ():
+            if status["fatal"]:
+                raise {"ConfigError": ConfigError, "ModelError": ModelError}.get(status["error"], StageError)(status["message"])
+            if tally.frames == 0:
+                started = max(started, time.monotonic() - status["seconds"])
+            tally.done += not status["error"]
+            tally.failed += bool(status["error"])
+            tally.frames += status["frames"]
+            tally.peak_rss_mb = max(tally.peak_rss_mb, status["peak_rss_mb"])
+            tally.seconds = time.monotonic() - started
+            tell(status)
     tally.done = len(finished(results) & ids)
     tally.failed = lost + len((finished(out / "failures") & ids) - finished(results))
     if missing := tally.total - tally.done - tally.failed:

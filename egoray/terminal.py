@@ -285,6 +285,42 @@ def findings(found: dict[str, Any]) -> None:
     click.echo(f"{found['dataset']}: {len(found['faults'])} faults, {len(found['warnings'])} warnings in {looked_at}", err=True)
 
 
+def doctor(found: dict[str, Any]) -> None:
+    """Print what `doctor.as_rows` gives: a line a check, the remedy under each that is not well."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    table = Table("", "", "", show_header=False, box=None, padding=(0, 2, 0, 0))
+    for row in found["checks"]:
+        colour = {"ok": "green", "warn": "yellow", "fail": "red"}[row["level"]]
+        table.add_row(Text(row["level"], style=colour), row["name"], Text(row["found"] + (f"\n→ {row['remedy']}" if row["remedy"] else "")))
+    console.print(table)
+
+
+def status(found: dict[str, Any]) -> None:
+    """Print what `egoray.report.status.status` found: a block a stage."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    for part in found["stages"]:
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0), title=f"{part['stage']}  {part['out']}", title_justify="left")
+        over, total = part["done"] + part["failed"], part["total"]
+        share = f", {over / total:.0%}" if total else ""
+        left = f", about {duration(part['left_s'])} left" if part["left_s"] is not None else ""
+        silent = f", silent for {duration(part['silent_s'])}" if part["silent_s"] is not None and part["state"] != "finished" else ""
+        rows = {
+            "state": part["state"] + left + silent + (f": {part['message']}" if part["message"] else ""),
+            part["of"]: f"{over} of {total}{share}; {part['failed']} failed, {part['skipped']} were there before",
+            "rate": f"{part['rate']:.3g} {part['rate_of']}" if part["rate"] else "",
+            "failures": "\n".join(f"{count} × {kind}, e.g. {example}" for kind, (count, example) in part["failures"].items()),
+            "at work": ", ".join(part["at_work"]),
+            "slowest": "\n".join(f"{row['seconds']:.1f} s  {row['unit']}" for row in part["slowest"]),
+            "workers": "\n".join(
+                f"{row['workers']} for steps {row['first']} to {row['last']}, {duration(row['seconds'])}" for row in part["stretches"]
+            ),
+        } | {key.replace("_", " "): _show(value) for key, value in part["more"].items()}
+        for key, value in rows.items():
+            if value:
+                table.add_row(key, Text(value))
+        console.print(table)
+
+
 def comparison(result: dict[str, Any]) -> None:
     """Print what `egoray.evaluate.compare.compare` found on stderr: a table a split, then the expressions that changed most."""
     console = Console(stderr=True)

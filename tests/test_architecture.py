@@ -25,11 +25,12 @@ MAY_IMPORT = {  # room → the rooms below it
     "grounding": {"core", "grounding"},
     "report": {"core", "formats", "config", "report"},
     "stage": {"core", "formats", "config"},
-    "ray stage": {"core", "formats", "config", "models", "grounding", "registry", "ray_cluster", "ray_units"},
+    "ray stage": {"core", "formats", "config", "models", "grounding", "registry", "ray_cluster", "ray_metrics", "ray_units"},
     "registry": {"core", "models", "grounding", "registry"},
     "config": set(),
     "ray_cluster": set(),
-    "ray_units": {"core", "config", "ray_cluster"},
+    "ray_metrics": set(),
+    "ray_units": {"core", "config", "ray_cluster", "ray_metrics"},
     "terminal": {"core"},
     "schema": set(),
     "errors": set(),
@@ -39,7 +40,7 @@ STAGE_MAY_ALSO = {
     "train": {"models", "synthetic"},  # the nano networks are trained on pictures of its own
     "serve": {"synthetic"},  # sample clips to try
 }
-ANYTHING = {"cli", "demo"}
+ANYTHING = {"cli", "demo", "doctor", "pipeline"}
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

@@ -56,10 +56,11 @@ class AnnotateWork:
         wanted = shard_frames(shard)
         threads = max(1, int(self.config.cpus_per_worker))
         native = video.read_frames(shard.uri, [frame * stride for frame in wanted], threads=threads)
-        frames = video.decode_ahead((index // stride, image) for index, image in native)
+        wait = video.Wait()
+        frames = wait.timed(video.decode_ahead((index // stride, image) for index, image in native))
         rows = track_shard(model, frames, shard, boxes, self.config.prompt_every)
         (out / "masklets").write_rows(f"{shard.shard_id}.parquet", rows, MASKLETS)
-        return {"frames": len(wanted), "masks": len(rows)}
+        return {"frames": len(wanted), "masks": len(rows), "waited_s": wait.seconds}
 
 
 def annotate(

@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import threading
+import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -179,6 +180,29 @@ def decode_ahead(frames: Iterator[T], depth: int = 8) -> Iterator[T]:
         thread.join()
         if isinstance(frames, Generator):
             frames.close()
+
+
+class Wait:
+    """Hands items on and adds up the seconds spent waiting for them."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timed(self, items: Iterator[T]) -> Iterator[T]:
+        """The same items; ``items`` is closed with this generator."""
+        try:
+            while True:
+                started = time.monotonic()
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+                finally:
+                    self.seconds += time.monotonic() - started
+                yield item
+        finally:
+            if isinstance(items, Generator):
+                items.close()
 
 
 def digest(path: str) -> str:

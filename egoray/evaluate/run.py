@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from egoray import __version__
 from egoray.config import EvaluateConfig
+from egoray.core.pulse import Pulse
 from egoray.core.storage import Folder
 from egoray.core.workfolder import write_failure
 from egoray.errors import ConfigError, EgorayError, FormatError
@@ -197,7 +198,14 @@ def evaluate(
     if config.official_compat and isinstance(items[0], ExocentricUnit):
         raise ConfigError("--official-compat is EgoMask's; an exocentric set is always scored by its own evaluator's rules")
     own = partial(score_part, dataset, predictions, split, config=config)
-    part = (score_all or own)(items, progress=progress)
+    folder = Folder(out)
+    with Pulse(folder, "evaluate") as pulse:
+
+        def tell(state: dict[str, Any]) -> None:
+            pulse.tell(state)
+            progress(state)
+
+        part = (score_all or own)(items, progress=tell)
     order = {key: n for n, key in enumerate(key for item in items for key in _keys(item))}
     rows = sorted(part.rows, key=lambda row: _place(row, order))
     frames = sum(row["num_frames"] for row in rows)
@@ -223,7 +231,6 @@ def evaluate(
         summary |= {"benchmark": items[0].questions[0].benchmark, "paper": paper_figures(items[0])}
         if overall := revos_overall(items[0], summary.get("slices", {}).get("kind", {})):
             summary["overall"] = overall
-    folder = Folder(out)
     given = {"dataset": dataset, "predictions": predictions, "split": split}
     folder.write_json("run.json", {"config": given | config.model_dump(), "egoray": __version__})
     folder.write_rows("rows.parquet", rows, ROWS)

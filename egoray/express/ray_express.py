@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import os
 import threading
@@ -25,6 +26,8 @@ import ray.exceptions
 from egoray import __version__
 from egoray.config import ExpressConfig
 from egoray.core import paths
+from egoray.core.log import UnitLog
+from egoray.core.pulse import Pulse
 from egoray.core.storage import Folder
 from egoray.core.workfolder import drop_stale, fingerprint, finished
 from egoray.errors import EgorayError, ModelError, StageError
@@ -37,6 +40,7 @@ from egoray.express.plan import Plan
 from egoray.express.prices import price_of
 from egoray.express.worker import Status, Worker
 from egoray.ray_cluster import connected, pool_size, quiet_data, stage_error
+from egoray.ray_metrics import Metrics, asked
 
 Progress = Callable[[dict[str, Any]], None]
 """Called about twice a second with {"done", "failed", "left", "total", "seconds", "requests", "usd"}."""
@@ -60,6 +64,7 @@ class Desk:
         folder, settings = Folder(out), ExpressConfig(**config)
         self._key = ""
         self._tallies: dict[str, dict[str, Any]] = {}
+        self._metrics = Metrics(stage="express")
         self._ends = {"done": 0, "failed": 0, "left": 0}
         self._limiter = Limiter(
             requests_per_min=settings.requests_per_min,
@@ -88,8 +93,13 @@ class Desk:
         self._limiter.stop(kind, message)
 
     async def report(self, worker: str, tally: dict[str, Any], status: Status) -> None:
+        asked(self._metrics, self._tallies.get(worker, {}), tally)
         self._tallies[worker] = tally
         self._ends[status["end"]] += 1
+        if status["end"] == "done":
+            self._metrics.add("egoray_units_done_total")
+        if status["end"] == "failed":
+            self._metrics.add("egoray_units_failed_total", error=status["error"])
 
     async def state(self) -> dict[str, Any]:
         """The counts so far, over all workers, and why the run was stopped, if it was."""
@@ -138,6 +148,7 @@ class ExpressClips:
         self._tally = Tally()
         self._starting = asyncio.Lock()
         self._worker: Worker | None = None
+        self._log = UnitLog("express")
 
     async def __call__(self, row: dict[str, Any]) -> dict[str, str]:
         async with self._starting:  # the client belongs to the event loop of the calls
@@ -169,6 +180,8 @@ class ExpressClips:
         return Worker(self._out, config, self._run_id, self._ask, retry_bad=self._retry_bad, report=self._report)
 
     def _report(self, status: Status) -> None:
+        failed = status["end"] == "failed"
+        self._log(f"unit {status['end']}", level=logging.ERROR if failed else logging.INFO, **{k: v for k, v in status.items() if v != ""})
         self._desk.report.remote(self._name, asdict(self._tally), status)
 
 
@@ -222,7 +235,14 @@ def express(
         outbox.delete(name)
     skipped = len(present & set(units))
     base = {"total": len(units) + len(plan.failures), "done": skipped, "failed": len(plan.failures) + len(given_up & set(units) - present)}
-    final = _run(rows, folder, config, key, mode, retry_failed, base, progress) if rows else {"stop": None, **asdict(Tally())}
+    with Pulse(folder, "express") as pulse:
+        pulse.tell(base | {"skipped": skipped})
+
+        def tell(state: dict[str, Any]) -> None:
+            pulse.tell({name: value for name, value in state.items() if name != "stop"})
+            progress(state)
+
+        final = _run(rows, folder, config, key, mode, retry_failed, base, tell) if rows else {"stop": None, **asdict(Tally())}
     if batches and mode == "batch-submit":
         told = asyncio.run(batches.submit(outbox))
     done = finished(folder) & set(units)
@@ -296,10 +316,11 @@ def _run(
 @contextmanager
 def _watched(desk: Any, base: dict[str, Any], progress: Progress) -> Iterator[None]:
     """Report the desk's counts while the body runs, and once more at its end."""
-    started, over = time.monotonic(), threading.Event()
+    started, over, metrics = time.monotonic(), threading.Event(), Metrics(stage="express")
 
     def tell() -> None:
         state = ray.get(desk.state.remote())
+        metrics.show("egoray_units_waiting", base["total"] - base["done"] - base["failed"] - state["done"] - state["failed"])
         ends = {"done": base["done"] + state["done"], "failed": base["failed"] + state["failed"]}
         progress(state | ends | {"total": base["total"], "seconds": time.monotonic() - started})
 

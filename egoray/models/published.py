@@ -235,7 +235,7 @@ def check_memory(needed: int, device: torch.device, model: str) -> None:
             raise ModelError(f"{model}: no CUDA device here; use the device cpu")
         free, kind = torch.cuda.mem_get_info(device)[0], "GPU memory"
     else:
-        free, kind = _free_memory(), "memory"
+        free, kind = free_memory(), "memory"
     if needed > free:
         raise ModelError(
             f"{model}: too little memory on {device}: the weights take {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB of {kind} are free;"
@@ -243,7 +243,7 @@ def check_memory(needed: int, device: torch.device, model: str) -> None:
         )
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Bytes: of the machine, or of the container's limit where that is less."""
     free = psutil.virtual_memory().available
     try:

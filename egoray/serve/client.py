@@ -248,7 +248,7 @@ def _fields(texts: Sequence[str], fields: Mapping[str, Any]) -> dict[str, Any]:
 def _files(video: Video, stack: ExitStack, *, whole: bool = False) -> list[tuple[str, tuple[str, Any]]]:
     """The parts of the upload: files that are read while they are sent or, for an event loop, before."""
     if isinstance(video, str | os.PathLike):
-        source = stack.enter_context(Path(video).open("rb"))
+        source = stack.enter_context(Path(video).open("rb"))  # noqa: SIM115
         return [("video", ("video", source.read() if whole else source))]
     images = [image.data if isinstance(image, _Encoded) else Path(image).read_bytes() for image in video]
     return [("frames", (f"{n}.jpg", image)) for n, image in enumerate(images)]

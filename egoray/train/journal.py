@@ -102,7 +102,7 @@ class Journal:
         left = (self._steps - figures["step"]) / rate if rate else math.inf
         speed = {"steps_per_s": rate, "samples_per_s": rate * self._batch, "left_s": None if math.isinf(left) else left}
         shown = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-        self._out.write_json("progress.json", shown | {"steps": self._steps} | speed)
+        self._out.write_json("progress.json", shown | {"steps": self._steps, "at": time.time()} | speed)
 
 
 def _read(out: Folder) -> list[dict[str, str]]:

@@ -19,9 +19,11 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from egoray.core import paths
+from egoray.core.log import UnitLog
 from egoray.core.storage import Folder
 from egoray.errors import ConfigError, EgorayError, StageError
 from egoray.ray_cluster import connected
+from egoray.ray_metrics import Metrics, trained
 from egoray.registry import TRACKERS, build_grounder, build_tracker, default_device
 from egoray.train.recipes import Recipe
 from egoray.train.run import note_run, read_mix, summary, train
@@ -69,7 +71,14 @@ def train_on_ray(recipe: Recipe, out: str, progress: Progress | None = None) -> 
                 failure_config=FailureConfig(max_failures=recipe.max_deaths, max_preemption_failures=-1),
             ),
         )
-        watcher = threading.Thread(target=_watch, args=(folder, progress, over), daemon=True)
+        metrics = Metrics(recipe=recipe.name)
+
+        def told(state: dict[str, Any]) -> None:
+            trained(metrics, state)
+            if progress:
+                progress(state)
+
+        watcher = threading.Thread(target=_watch, args=(folder, told, over), daemon=True)
         watcher.start()
         try:
             trainer.fit()
@@ -127,14 +136,19 @@ def _worker(config: dict[str, Any]) -> None:
     recipe = Recipe.model_validate(config["recipe"])
     cv2.setNumThreads(1)
     torch.set_num_threads(recipe.cpus_per_worker)
-    out = Folder(config["out"])
+    out, log = Folder(config["out"]), UnitLog("train")
     if out.exists("stopped.json"):
         return
+    rank = ray.train.get_context().get_world_rank()
+    about = {"unit": recipe.name, "rank": rank, "workers": ray.train.get_context().get_world_size(), "run": config["run_id"]}
+    log("worker started", **about)
     device = f"cuda:{ray.train.torch.get_device().index or 0}" if torch.cuda.is_available() else "cpu"
     try:
         train(recipe, config["out"], device, answer_of, run_id=config["run_id"], leaving=_leaving, report=_report)
+        log("worker done", **about)
     except EgorayError as error:
-        if ray.train.get_context().get_world_rank() == 0:
+        log("worker failed", level=logging.ERROR, error=type(error).__name__, message=str(error), **about)
+        if rank == 0:
             out.write_json("stopped.json", {"error": type(error).__name__, "message": str(error)})
 
 

@@ -19,6 +19,7 @@ from egoray.core import masks
 from egoray.core.storage import Folder
 from egoray.core.workfolder import read_failures, read_masklets, read_objects, read_videos
 from egoray.errors import ModelError, StageError
+from egoray.report.status import status
 from support import release, trackers
 
 pytestmark = pytest.mark.ray
@@ -65,6 +66,9 @@ def test_masks_follow_the_objects_and_stay_inside_their_boxes(cluster, clips, tm
 def test_a_rerun_tracks_nothing_and_another_folder_gets_the_same_bytes(cluster, clips, tmp_path):
     run(clips, tmp_path / "a")
     before = digests(tmp_path / "a")
+    (told,) = status(str(tmp_path / "a"))["stages"]
+    assert (told["state"], told["done"], len(told["slowest"]), told["at_work"]) == ("finished", 6, 5, [])
+    assert told["rate"] > 0
     again = run(clips, tmp_path / "a")
     assert (again["skipped"], again["frames"]) == (6, 0)
     run(clips, tmp_path / "b", AnnotateConfig(**(CONFIG.model_dump() | {"workers": 1})))
