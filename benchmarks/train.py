@@ -58,7 +58,7 @@ def elastic(times: int) -> dict:
     from ray.cluster_utils import Cluster
 
     os.environ |= {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3", "RAY_AUTH_MODE": "disabled"}
-    steps = 500
+    steps = 150
     found = {"shrink_s": [], "grow_s": [], "redone": [], "preempted_redone": []}
     for _ in range(times):
         with tempfile.TemporaryDirectory() as folder:
