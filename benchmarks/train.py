@@ -58,8 +58,8 @@ def elastic(times: int) -> dict:
     from ray.cluster_utils import Cluster
 
     os.environ |= {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3", "RAY_AUTH_MODE": "disabled"}
-    steps = 150
-    found = {"shrink_s": [], "grow_s": [], "redone": [], "preempted_redone": []}
+    steps, save_steps = 200, 30
+    found = {"shrink_s": [], "grow_s": [], "redone": []}
     for _ in range(times):
         with tempfile.TemporaryDirectory() as folder:
             data, out = rooms(f"{folder}/rooms", "train", 2, 900), f"{folder}/out"
@@ -68,7 +68,7 @@ def elastic(times: int) -> dict:
                 nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
                 cluster.wait_for_nodes()
                 run = subprocess.Popen(
-                    command(data, out, steps=steps, workers=[1, 2]),
+                    command(data, out, steps=steps, save_steps=save_steps, workers=[1, 2]),
                     env=os.environ | {"RAY_ADDRESS": cluster.address},
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
@@ -95,7 +95,7 @@ def elastic(times: int) -> dict:
                 saved = None
                 while time.time() * 1000 < deadline and saved is None:
                     marks = [int(p.parent.name[5:]) for p in Path(out).glob("checkpoints/step-*/checkpoint.json")]
-                    saved = next((mark for mark in marks if mark > told and mark % 10), None)
+                    saved = next((mark for mark in marks if mark > told and mark % save_steps), None)
                     time.sleep(0.2)
                 found.setdefault("saved_before_deadline_s", []).append(
                     None if saved is None else round(deadline_s - (deadline / 1000 - time.time()), 1)
