@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -29,6 +30,7 @@ def test_the_tutorial_as_printed(tmp_path):
         with socket.socket() as tried:
             if not tried.connect_ex(("127.0.0.1", port)):
                 pytest.skip(f"port {port} is taken; the tutorial names it")
+    (tmp_path / "token").write_text(secrets.token_hex(32))
     script = commands()
     assert 'TOUR="$PWD/tour"' in script
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
