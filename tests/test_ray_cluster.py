@@ -1,5 +1,6 @@
 """Placement: what a cluster can never hold is told at once, with the shortfall; what its autoscaler may add is waited for."""
 
+import contextlib
 import time
 
 import pytest
@@ -126,24 +127,29 @@ def test_work_goes_to_machines_with_the_label(cluster, work, tmp_path):
     assert summary["done"] == summary["expected"] > 0
 
 
-@pytest.mark.ray
-def test_machines_that_the_autoscaler_may_add_are_counted(cluster):
-    """As an autoscaler tells Ray what it may start; this one has a head without end and four GPU machines, of which none is there."""
+@contextlib.contextmanager
+def autoscaler_told(cluster, groups):
+    """As an autoscaler tells Ray what it may start: name, resources and most machines of each group."""
     from ray._raylet import GCS_AUTOSCALER_CLUSTER_CONFIG_KEY, GCS_AUTOSCALER_STATE_NAMESPACE, GcsClient
     from ray.core.generated.autoscaler_pb2 import ClusterConfig
 
-    assert machines() == [Machines(1, {"CPU": 4.0}, {"egoray.io/kind": "cpu"})]
     told = ClusterConfig()
-    for name, resources, most in (("gpu", {"CPU": 8, "GPU": 1}, 4), ("any", {"CPU": 2}, -1), ("none", {"CPU": 99}, 0)):
-        group = told.node_group_configs.add(name=name, max_count=most)
-        group.resources.update(resources)
+    for name, resources, most in groups:
+        told.node_group_configs.add(name=name, max_count=most).resources.update(resources)
     store = GcsClient(address=cluster.get_runtime_context().gcs_address)
     key, namespace = GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode(), GCS_AUTOSCALER_STATE_NAMESPACE.encode()
     store.internal_kv_put(key, told.SerializeToString(), True, namespace)
     try:
-        there = machines()
+        yield
     finally:
         store.internal_kv_del(key, False, namespace)
+
+
+@pytest.mark.ray
+def test_machines_that_the_autoscaler_may_add_are_counted(cluster):
+    assert machines() == [Machines(1, {"CPU": 4.0}, {"egoray.io/kind": "cpu"})]
+    with autoscaler_told(cluster, [("gpu", {"CPU": 8, "GPU": 1}, 4), ("any", {"CPU": 2}, -1), ("none", {"CPU": 99}, 0)]):
+        there = machines()
     assert there[1:] == [Machines(4, {"CPU": 8, "GPU": 1}), Machines(None, {"CPU": 2})]
     assert has_gpus(there)
     assert size(there, gpus=0.5) == 8
@@ -152,3 +158,14 @@ def test_machines_that_the_autoscaler_may_add_are_counted(cluster):
         StageError, match=r"lacks 1 GPU; the cluster has 1 × \(4 CPU\), 4 × \(8 CPU and 1 GPU\) that the autoscaler may add"
     ):
         size(there, gpus=2)
+
+
+@pytest.mark.ray
+def test_work_goes_on_while_machines_are_waited_for(cluster, tmp_path):
+    """Four actors are asked for, one finds room; the others never come."""
+    release.write_release(tmp_path, clips=2)
+    with autoscaler_told(cluster, [("more", {"CPU": 3}, 3)]):
+        assert size(machines(), cpus=3.0) == 4
+        summary = run_annotate(tmp_path, tmp_path / "out", cpus_per_worker=3)
+    assert (summary["done"], summary["failed"]) == (summary["expected"], 0)
+    assert summary["expected"] >= 4
