@@ -111,14 +111,14 @@ def run_pipeline(folder: Folder, steps: Sequence[Step], *, dry_run: bool = False
     """Run the stages in order until one fails.
 
     Returns:
-        {"stage": "run", "exit_code", "stages": [{"stage", "state" (done, skipped, failed, planned, unplanned, left), "seconds"}]}
+        {"stage": "run", "exit_code", "stages": [{"stage", "state" (done, skipped, failed, left; planned, unplanned), "seconds"}]}
 
     Raises:
         ConfigError: if the pipeline's folder cannot be written.
     """
     known = folder.read_json("pipeline.json") if folder.exists("pipeline.json") else {}
     done = {step.line: known[step.line] for step in steps if step.line in known}
-    rows, code = [], 0
+    rows, code, planned = [], 0, 0
     for number, step in enumerate(steps, 1):
         started = time.monotonic()
         row = {"stage": step.stage, "state": "left", "seconds": 0.0}
@@ -131,7 +131,8 @@ def run_pipeline(folder: Folder, steps: Sequence[Step], *, dry_run: bool = False
             click.echo("    done before; nothing that it reads has changed", err=True)
             continue
         if dry_run:
-            row["state"] = _plan(step)
+            row["state"], failed = _plan(step, [earlier.out for earlier in steps[: number - 1] if earlier.out])
+            planned = planned or failed
             continue
         done.pop(step.line, None)
         folder.write_json("pipeline.json", done)
@@ -141,7 +142,7 @@ def run_pipeline(folder: Folder, steps: Sequence[Step], *, dry_run: bool = False
         if not code and step.stage not in RESUMES:
             done[step.line] = {"signature": step.signature(), "ended": time.time()}
             folder.write_json("pipeline.json", done)
-    return {"stage": "run", "exit_code": code, "stages": rows}
+    return {"stage": "run", "exit_code": code or planned, "stages": rows}
 
 
 def _read(file: str) -> dict[str, Any]:
@@ -237,13 +238,16 @@ def _is_done(step: Step, done: Mapping[str, Any]) -> bool:
     return found is not None and (step.out is None or paths.exists(step.out)) and found["signature"] == step.signature()
 
 
-def _plan(step: Step) -> str:
+def _plan(step: Step, earlier: Sequence[str]) -> tuple[str, int]:
+    """What came of planning the stage, and its exit code; what an earlier stage has still to write cannot be planned with."""
+    for path in step.reads:
+        if any(path == out or path.startswith(f"{out.rstrip('/')}/") for out in earlier) and not paths.exists(path):
+            click.echo(f"    needs {path}, which a stage above writes", err=True)
+            return "unplanned", 0
     if not _param(main.commands[step.stage], "dry_run"):
-        return "planned"
+        return "planned", 0
     code = _run(step.stage, (*step.args, "--dry-run"))
-    if code:
-        click.echo("    cannot be planned before the stages above have run", err=True)
-    return "unplanned" if code else "planned"
+    return ("failed" if code else "planned"), code
 
 
 def _run(stage: str, args: Sequence[str]) -> int:

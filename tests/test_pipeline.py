@@ -142,8 +142,19 @@ def test_settings_keep_their_types(tmp_path):
 def test_the_plan_starts_nothing(tmp_path):
     done, states = run(str(ROOT / "jobs" / "pipeline.yaml"), "--out", str(tmp_path / "run"), "--dry-run")
     assert done.exit_code == 0
-    assert states == ["planned", "unplanned", "unplanned", "unplanned", "planned", "unplanned", "unplanned", "planned", "planned"]
+    assert states == ["planned"] + ["unplanned"] * 8
+    assert f"needs {tmp_path}/run/dataset, which a stage above writes" in done.stderr
+    assert "egoray: " not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_with_what_is_there_and_with_what_nobody_writes(judged):
+    path = write(judged, scored(judged))
+    assert run(path, "--dry-run")[1] == ["planned", "planned"]
+    shutil.rmtree(judged / "dataset")
+    done, states = run(path, "--dry-run")
+    assert (done.exit_code, states) == (2, ["planned", "failed"])
+    assert "meta_expressions.json: not found" in done.stderr
 
 
 @pytest.mark.ray
