@@ -730,5 +730,24 @@ def status(out: str, watch: bool, as_json: bool) -> None:
         time.sleep(2.0)
 
 
+@main.command()
+@click.argument("file", metavar="PIPELINE")
+@click.option("--out", metavar="DIR", help="The folder it works in.  [default: the file's `out`]")
+@click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="One of the file's `vars`. Repeatable.")
+@click.option("--dry-run", is_flag=True, help="Check every option, print each stage's plan as far as its inputs are there, start nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print what came of each stage as one JSON object on stdout.")
+def run(file: str, out: str | None, variables: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """A whole pipeline from one YAML file, e.g. jobs/pipeline.yaml: stages in order, each skipping what is done.
+
+    The first stage that fails ends the run with its exit code; the same command goes on there.
+    """
+    from egoray.pipeline import read_pipeline, run_pipeline
+
+    found = run_pipeline(*read_pipeline(file, out, variables), dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps(found))
+    sys.exit(found["exit_code"])
+
+
 if __name__ == "__main__":
     main()

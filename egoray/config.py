@@ -32,6 +32,9 @@ class UnitConfig(StageConfig):
     gpus_per_worker: Annotated[float, Field(ge=0, description="GPUs an actor reserves where the cluster has any; fractions share one")] = (
         1.0
     )
+    node_labels: Annotated[
+        dict[str, str], Field(description="labels that a machine must have to be given work, e.g. {egoray.io/kind: gpu}")
+    ] = {}
 
 
 class AnnotateConfig(UnitConfig):
@@ -98,6 +101,9 @@ class EvaluateConfig(StageConfig):
     ] = "error"
     official_compat: Annotated[bool, Field(description="the released evaluator's figures, bug for bug, where it finishes")] = False
     workers: Annotated[int | None, Field(ge=1, description="tasks at a time; default: as many as the cluster has CPUs")] = None
+    node_labels: Annotated[
+        dict[str, str], Field(description="labels that a machine must have to be given work, e.g. {egoray.io/kind: gpu}")
+    ] = {}
 
 
 class ExpressConfig(StageConfig):
@@ -145,6 +151,9 @@ class ExpressConfig(StageConfig):
     max_attempts: Annotated[int, Field(ge=1, description="starts of a clip before it is given up as one that kills its actor")] = 3
     workers: Annotated[int, Field(ge=1, description="actors; each asks in_flight questions at once")] = 1
     cpus_per_worker: Annotated[float, Field(gt=0, description="CPUs an actor reserves; its decoder uses as many threads")] = 1.0
+    node_labels: Annotated[
+        dict[str, str], Field(description="labels that a machine must have to be given work, e.g. {egoray.io/kind: gpu}")
+    ] = {}
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """The settings that change what an object's sentences are."""

@@ -26,7 +26,7 @@ from egoray.core.pulse import Pulse
 from egoray.core.storage import Folder
 from egoray.core.workfolder import finish_attempt, finished, start_attempt, write_failure
 from egoray.errors import ConfigError, EgorayError, ModelError, StageError
-from egoray.ray_cluster import connected, pool_size, quiet_data, stage_error
+from egoray.ray_cluster import connected, has_gpus, pool_size, quiet_data, stage_error
 from egoray.ray_metrics import Metrics, unit_ended
 from egoray.schema import FailureRow
 
@@ -206,9 +206,10 @@ def run_units(
 def _statuses(work: Work, rows: list[dict[str, str]], out: Folder, uses_gpu: bool) -> Iterator[dict[str, Any]]:
     """Run the rows through the actor pool; one status row a unit, as each finishes."""
     config = work.config
-    with connected() as resources:
-        gpus = config.gpus_per_worker if uses_gpu and resources.get("GPU", 0) else 0.0
-        size = pool_size(resources, cpus=config.cpus_per_worker, gpus=gpus, wanted=config.workers, units=len(rows))
+    with connected() as cluster:
+        gpus = config.gpus_per_worker if uses_gpu and has_gpus(cluster) else 0.0
+        place = {"cpus": config.cpus_per_worker, "gpus": gpus, "labels": config.node_labels}
+        size = pool_size(cluster, wanted=config.workers, units=len(rows), **place)
         quiet_data()
         where = os.path.abspath(out.uri) if "://" not in out.uri else out.uri
         run_id = f"{ray.get_runtime_context().get_job_id()}-{time.time_ns():x}"
@@ -221,6 +222,7 @@ def _statuses(work: Work, rows: list[dict[str, str]], out: Folder, uses_gpu: boo
             compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),  # the next unit waits at the actor
             num_cpus=config.cpus_per_worker,
             num_gpus=gpus,
+            label_selector=config.node_labels or None,
         )
         try:
             yield from dataset.iter_rows()

@@ -32,15 +32,16 @@ def free_ports(count):
 
 
 @contextlib.contextmanager
-def head(tmp_path):
+def head(tmp_path, cpus=4, auth=None):
     """A Ray head with its dashboard on loopback, in a temp folder of its own; yields the environment to reach it."""
     port, dashboard, agent, agent_http = free_ports(4)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
-        "RAY_AUTH_MODE": "disabled",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        **(auth or {"RAY_AUTH_MODE": "disabled"}),
     }
     temp = Path("/tmp") / f"ray-{os.getpid()}-{port}"  # a short path: Ray's sockets live in it
-    start = [RAY, "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=4", f"--temp-dir={temp}"]
+    start = [RAY, "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}"]
+    start += [f"--temp-dir={temp}"]
     start += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--disable-usage-stats", "--include-dashboard=true"]
     start += [f"--dashboard-agent-grpc-port={agent}", f"--dashboard-agent-listen-port={agent_http}"]
     log = (tmp_path / "head.log").open("w")
@@ -55,12 +56,26 @@ def head(tmp_path):
     else:
         pytest.fail((tmp_path / "head.log").read_text())
     try:
-        yield environment | {"RAY_ADDRESS": address}
+        yield environment | {"RAY_ADDRESS": address, "GCS": f"127.0.0.1:{port}"}
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         log.close()
         shutil.rmtree(temp, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def worker(tmp_path, environment, labels):
+    """A second raylet of that head, with two CPUs and labels."""
+    start = [RAY, "start", "--block", f"--address={environment['GCS']}", "--num-cpus=2", f"--labels={labels}", "--disable-usage-stats"]
+    start += [f"--object-spilling-directory={tmp_path / 'spill'}"]
+    with (tmp_path / "worker.log").open("w") as log:
+        process = subprocess.Popen(start, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def submit(environment, *arguments):
@@ -86,6 +101,32 @@ def test_a_submitted_job_annotates_and_its_results_outlive_the_cluster(tmp_path)
     assert "--out work: a submitted job runs in a temporary folder" in refused.stdout + refused.stderr
     folder = Folder(str(tmp_path / "work"))
     assert set(read_masklets(folder)) == {(t.video_id, t.object_id) for t, _ in read_objects(folder)}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_cluster_as_in_cluster_yaml_wants_a_token_works_on_labelled_machines_and_says_what_it_lacks(tmp_path):
+    """A head without work, a worker with a label, a token: what `cluster.yaml` sets up, with the second raylet on this machine."""
+    release.write_release(tmp_path, clips=1)
+    inputs = ["--tracks", tmp_path / "egotracks.json", "--videos", tmp_path / "clips", "--out", tmp_path / "work"]
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
+    with head(tmp_path, cpus=0, auth=token) as environment:
+        alone = submit(environment, *inputs)
+        with worker(tmp_path, environment, "egoray.io/kind=cpu"):
+            stranger = submit(environment | {"RAY_AUTH_TOKEN": "b" * 64}, *inputs)
+            deadline = time.monotonic() + 60
+            while (lost := submit(environment, *inputs, "--set", "node_labels={egoray.io/kind: gpu}")) and time.monotonic() < deadline:
+                if "2 CPU" in lost.stdout + lost.stderr:
+                    break
+            done = submit(environment, *inputs, "--set", "node_labels={egoray.io/kind: cpu}", "--set", "cpus_per_worker=0.5")
+    assert alone.returncode != 0
+    assert "the machine that comes nearest lacks 1 CPU; the cluster has 1 × (no CPU)" in alone.stdout + alone.stderr
+    assert stranger.returncode != 0
+    assert "403" in stranger.stdout + stranger.stderr or "Invalid authentication token" in stranger.stdout + stranger.stderr
+    assert lost.returncode != 0
+    assert "1 CPU and the label egoray.io/kind=gpu: no machine has that label" in lost.stdout + lost.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "work" / "summary.json").exists()
 
 
 def test_what_a_job_uploads_is_under_20_mb(tmp_path):

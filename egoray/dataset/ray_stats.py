@@ -10,7 +10,7 @@ from egoray.dataset.stats import Subject, read_subjects, subject_sums, summarize
 from egoray.errors import FormatError
 from egoray.evaluate.scores import ScoreSums
 from egoray.formats.rvos import SPLITS
-from egoray.ray_cluster import connected
+from egoray.ray_cluster import connected, pool_size
 
 LOCAL_OBJECTS = 1000
 CHUNK = 64
@@ -35,7 +35,8 @@ def stats(dataset: str, *, local_objects: int = LOCAL_OBJECTS) -> dict[str, dict
         )
     if sum(len(subjects) for subjects, _, _ in parts.values()) <= local_objects:
         return {name: summarize(_sums(part[0]), len(part[0]), *part[1:]) for name, part in parts.items()}
-    with connected():
+    with connected() as cluster:
+        pool_size(cluster, cpus=1, gpus=0, wanted=None, units=1)  # else the tasks would wait for ever, and say nothing
         return {name: summarize(_ray_sums(part[0]), len(part[0]), *part[1:]) for name, part in parts.items()}
 
 

@@ -42,8 +42,8 @@ def evaluate_on_ray(
     """
 
     def score_all(items: Sequence[Unit], progress: Progress) -> Part:
-        with connected() as resources:
-            size = pool_size(resources, cpus=1, gpus=0, wanted=config.workers, units=len(items))
+        with connected() as cluster:
+            size = pool_size(cluster, cpus=1, gpus=0, wanted=config.workers, units=len(items), labels=config.node_labels)
             return _scored(dataset, predictions, split or "", items, config, size, progress)
 
     return evaluate(dataset, split, predictions, out, config, limit=limit, score_all=score_all, progress=progress)
@@ -52,7 +52,8 @@ def evaluate_on_ray(
 def _scored(
     dataset: str, predictions: str, split: str, items: Sequence[Unit], config: EvaluateConfig, size: int, progress: Progress
 ) -> Part:
-    score = ray.remote(num_cpus=1, max_retries=3)(score_part)  # a core each: decoding runs and drawing outlines is all it does
+    # A core each: decoding runs and drawing outlines is all it does.
+    score = ray.remote(num_cpus=1, max_retries=3, label_selector=dict(config.node_labels))(score_part)
     merge = ray.remote(num_cpus=0, max_retries=3)(_merged)  # adding a few sums: no core of its own
     shares = [items[i :: size * SHARES_A_WORKER] for i in range(min(len(items), size * SHARES_A_WORKER))]
     waiting = list(shares)

@@ -286,9 +286,10 @@ def _run(
 ) -> dict[str, Any]:
     """Send the rows through the actors; the desk's last state."""
     out = paths.absolute(folder.uri)
-    with connected() as resources:
+    with connected() as cluster:
         calls = max(1, math.ceil(config.in_flight / _ROWS_A_CALL))
-        size = pool_size(resources, cpus=config.cpus_per_worker, gpus=0, wanted=config.workers, units=len(rows))
+        place = {"cpus": config.cpus_per_worker, "gpus": 0.0, "labels": config.node_labels}
+        size = pool_size(cluster, wanted=config.workers, units=len(rows), **place)
         quiet_data()
         batches_usd = purse.spent(folder) - purse.spent_online(folder)
         desk: Any = ray.remote(Desk).options(num_cpus=0).remote(out, config.model_dump(), batches_usd)
@@ -300,6 +301,7 @@ def _run(
             fn_constructor_args=(out, run_id, config.model_dump(), desk, mode, retry_bad),
             compute=ray.data.ActorPoolStrategy(size=size, max_concurrent_calls_per_actor=calls, max_tasks_in_flight_per_actor=calls + 1),
             num_cpus=config.cpus_per_worker,
+            label_selector=config.node_labels or None,
         )
         try:
             with _watched(desk, base, progress):

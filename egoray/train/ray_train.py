@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -22,7 +22,7 @@ from egoray.core import paths
 from egoray.core.log import UnitLog
 from egoray.core.storage import Folder
 from egoray.errors import ConfigError, EgorayError, StageError
-from egoray.ray_cluster import connected
+from egoray.ray_cluster import Machines, connected, has_gpus, room
 from egoray.ray_metrics import Metrics, trained
 from egoray.registry import TRACKERS, build_grounder, build_tracker, default_device
 from egoray.train.recipes import Recipe
@@ -52,9 +52,9 @@ def train_on_ray(recipe: Recipe, out: str, progress: Progress | None = None) -> 
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _GROUP_START_S)
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     over = threading.Event()
-    with connected(dashboard=True) as resources:  # without one Ray Train complains every two seconds
-        gpus = recipe.gpus_per_worker if resources.get("GPU", 0) >= recipe.gpus_per_worker else 0
-        fewest, most = _bounds(recipe, resources, gpus)
+    with connected(dashboard=True) as cluster:  # without one Ray Train complains every two seconds
+        gpus = recipe.gpus_per_worker if has_gpus(cluster) else 0
+        fewest, most = _bounds(recipe, cluster, gpus)
         trainer = TorchTrainer(
             _worker,
             train_loop_config={"recipe": recipe.model_dump(mode="json"), "out": folder.uri, "run_id": run_id},
@@ -110,8 +110,8 @@ def train_here(recipe: Recipe, out: str, progress: Progress | None = None) -> di
         watcher.join()
 
 
-def _bounds(recipe: Recipe, resources: dict[str, float], gpus: int) -> tuple[int, int]:
-    """Fewest and most workers; the most need not be here yet, the fewest must.
+def _bounds(recipe: Recipe, cluster: Sequence[Machines], gpus: int) -> tuple[int, int]:
+    """Fewest and most workers; the most need not be here yet, the fewest must, or the autoscaler may bring them.
 
     Raises:
         StageError: with the shortfall.
@@ -119,12 +119,8 @@ def _bounds(recipe: Recipe, resources: dict[str, float], gpus: int) -> tuple[int
     fewest, most = recipe.workers
     if fewest < 1 or most < fewest:
         raise ConfigError(f"workers: [{fewest}, {most}]; give the fewest, at least 1, and the most")
-    have_cpu, have_gpu = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    if have_cpu < fewest * recipe.cpus_per_worker or have_gpu < fewest * gpus:
-        raise StageError(
-            f"{fewest} workers need {fewest * recipe.cpus_per_worker} CPU and {fewest * gpus} GPU, the cluster has {have_cpu:g} CPU and "
-            f"{have_gpu:g} GPU in all; lower workers or cpus_per_worker, or add a node"
-        )
+    who, remedy = f"each of {fewest} workers needs", "lower workers or cpus_per_worker"
+    room(cluster, fewest, who, cpus=recipe.cpus_per_worker, gpus=gpus, remedy=remedy)
     return fewest, most
 
 

@@ -82,13 +82,13 @@ def try_on(answer: Answer, root: str, clips: Iterable[list[GroundingItem]]) -> t
     tiles: list[Image] = []
     for items in clips:
         folder = images_dir(root, items[0])
-        paths = [paths.join(folder, f"{name}.jpg") for name in items[0].frame_names]
+        frames = [paths.join(folder, f"{name}.jpg") for name in items[0].frame_names]
         golds = [read_gold(root, item) for item in items]
-        for item, gold, found in zip(items, golds, answer(ImageClip(paths), items, golds), strict=True):
+        for item, gold, found in zip(items, golds, answer(ImageClip(frames), items, golds), strict=True):
             predicted = {item.frame_names[frame]: rle for frame, rle in found.items()}
             rows.append(score_expression(item.frame_names, gold, predicted))
             if len(tiles) < 8:
-                tiles.append(_row(item, paths, gold, predicted))
+                tiles.append(_row(item, frames, gold, predicted))
     if not rows:
         raise FormatError(f"{root}: no expression to try")
     figures = {}

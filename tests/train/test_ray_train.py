@@ -67,7 +67,7 @@ def test_what_every_worker_would_meet_again_is_one_line_and_not_tried_again(clus
 def test_a_cluster_too_small_is_told_with_the_shortfall(cluster, rooms, tmp_path):
     from egoray.train.ray_train import train_on_ray
 
-    with pytest.raises(StageError, match=r"40 workers need 40 CPU and 0 GPU, the cluster has 4 CPU"):
+    with pytest.raises(StageError, match=r"each of 40 workers needs 1 CPU: there is room for 4, 36 too few; the cluster has 1 × \(4 CPU\)"):
         train_on_ray(recipe(rooms, workers=[40, 50]), str(tmp_path))
 
 
