@@ -103,7 +103,7 @@ class Service:
 
 
 def create_app(service: Service, token: str = "") -> FastAPI:
-    """The app; with a token, every request under /v1/ has to bear it."""
+    """The app; with a token, every request has to bear it but those for the page, its files, the docs and /healthz."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -180,8 +180,8 @@ def _add_offers(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/samples/{name}.mp4", response_class=FileResponse, responses={404: described.ERROR, 200: described.VIDEO})
     async def sample(name: str) -> FileResponse:
-        """One of them."""
-        path = await asyncio.to_thread(service.samples.path, name) if service.samples else None
+        """One of them; it needs no token, since it shows a made-up room."""
+        path = await asyncio.to_thread(service.samples.rendered, name) if service.samples else None
         if path is None:
             raise Refused(404, "no_such_sample", "no sample clip of this name; see GET /v1/samples")
         return FileResponse(path, media_type="video/mp4")

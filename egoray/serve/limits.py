@@ -18,6 +18,7 @@ from egoray.errors import ConfigError
 from egoray.serve.refusals import Refused, busy
 
 _JSON_BYTES = 1 << 20
+_PUBLIC = frozenset({"/", "/healthz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 _SAFE = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -82,7 +83,7 @@ class Guard:
             client = scope.get("client")
             if (client and not is_loopback(client[0])) or not is_loopback(name):
                 raise Refused(403, "loopback_only", "the service has no token, so it answers on this machine alone, as localhost")
-        elif scope["path"].startswith("/v1/"):
+        elif not _is_public(_route(scope)):
             scheme, _, given = headers.get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not given.strip():
                 raise Refused(401, "no_token", "send the service's token as `Authorization: Bearer TOKEN`")
@@ -157,6 +158,17 @@ class _Sender:
             more: list[Any] = [(n.lower().encode(), v.encode()) for n, v in _SAFE.items() if n.lower().encode() not in given]
             message = {**message, "headers": [*message.get("headers", []), *more]}
         await self._send(message)
+
+
+def _route(scope: Scope) -> str:
+    """The path below the one that the app is mounted at."""
+    path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    return path.removeprefix(root) if path.startswith(root + "/") else path
+
+
+def _is_public(route: str) -> bool:
+    """Whether a stranger may see it: the page, which asks for the token itself, and what tags without headers fetch for it."""
+    return route in _PUBLIC or route.startswith("/static/") or (route.startswith("/v1/samples/") and route.endswith(".mp4"))
 
 
 def _host_name(host: str) -> str:

@@ -11,8 +11,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from ray.serve.schema import ReplicaState
 from egoray import registry
 from egoray.config import PredictConfig, ServeConfig, ServedModel, load
 from egoray.errors import ConfigError
+from egoray.models.base import Grounder
+from egoray.ray_metrics import Metrics
 from egoray.serve.api import Service, create_app
 from egoray.serve.asking import Event, LocalGrounding, Question
 from egoray.serve.decoder import Decoder, Looked
@@ -34,6 +36,8 @@ from egoray.serve.refusals import Refused, busy
 from egoray.serve.samples import Samples
 from egoray.serve.segmenting import LocalSegmenting
 
+Builder = Callable[..., Grounder]
+"""Called with the model's name, a torch device, and the model's own settings where given."""
 Parcel = str | ray.ObjectRef
 """A video on its way to a replica: its path, or (name, bytes) pairs of what is there."""
 _DRAIN_S = 60.0
@@ -42,13 +46,17 @@ _INGRESS_CPUS = 0.1  # it waits for the network and for replicas; decoding is bo
 
 
 def build(args: dict[str, Any]) -> serve.Application:
-    """The application of a config file's ``args``, which are `ServeConfig`.
+    """The application of a config file's ``args``, which are `ServeConfig`; see `application`."""
+    return application(load(ServeConfig, None, **args))
+
+
+def application(config: ServeConfig, grounder: Builder = registry.build_grounder) -> serve.Application:
+    """The ingress, and a deployment for each model; ``grounder`` builds the models, in their replicas.
 
     Raises:
-        ConfigError: for a setting that is unknown or wrong, models of one name, or a service off loopback without a token.
+        ConfigError: for a wrong setting of a model, models of one name, or a service off loopback without a token.
         ModelError: for an unknown model.
     """
-    config = load(ServeConfig, None, **args)
     token = os.environ.get(config.token_env, "")
     if (host := _http_host()) is not None:
         check_exposure(host, token)
@@ -69,7 +77,7 @@ def build(args: dict[str, Any]) -> serve.Application:
             graceful_shutdown_timeout_s=_DRAIN_S,
             ray_actor_options=placed,
             **_scaling(model),
-        ).bind(model.model_dump(), config.model_dump())
+        ).bind(model.model_dump(), config.model_dump(), grounder)
     segmenter = None
     if config.tracker:
         gpus = config.tracker_gpus if has_gpu else 0
@@ -108,14 +116,14 @@ class Ingress:
 class GrounderReplica:
     """Holds a model; it is up when the weights are loaded."""
 
-    def __init__(self, model: dict[str, Any], settings: dict[str, Any]) -> None:
+    def __init__(self, model: dict[str, Any], settings: dict[str, Any], grounder: Builder) -> None:
         served, config = ServedModel(**model), ServeConfig(**settings)
         device = served.device or ("cuda" if ray.get_gpu_ids() else "cpu")
         _set_threads(max(1, int(served.cpus)))
         options = load(PredictConfig, None, **served.options).model_options()
         decoder = Decoder(config)
         decoder.warm()
-        self._local = LocalGrounding(registry.build_grounder(served.name, device, **options), decoder, served.label)
+        self._local = LocalGrounding(grounder(served.name, device, **options), decoder, served.label)
 
     async def ask(self, question: Question, parcel: Parcel) -> AsyncGenerator[list[Event], None]:
         """See `Grounding.ask`."""
@@ -154,6 +162,7 @@ class HandleGrounding:
         self.name, self.summary = model.label, registry.grounder_entry(model.name)[0].summary
         self.on_demand = model.min_replicas == 0
         self._ready, self._checked = False, 0.0
+        self._told = Told(model.label)
 
     async def ready(self) -> bool:
         """Whether a replica is up; asking the controller does not wake one, nor wait behind questions."""
@@ -167,7 +176,7 @@ class HandleGrounding:
     async def ask(self, question: Question) -> AsyncGenerator[list[Event], None]:
         """See `Grounding.ask`."""
         parcel = await asyncio.to_thread(_packed, question.path)
-        async for batch in _relayed(self._handle.options(stream=True).ask.remote(question, parcel)):
+        async for batch in _relayed(self._handle.options(stream=True).ask.remote(question, parcel), self._told):
             yield batch
 
 
@@ -175,7 +184,7 @@ class HandleSegmenting:
     """Satisfies `Segmenting` by the replica of a deployment."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle
+        self._handle, self._told = handle, Told("tracker")
 
     async def open(self, path: str, looked: Looked) -> str:
         """See `Segmenting.open`."""
@@ -189,29 +198,68 @@ class HandleSegmenting:
 
     async def ask(self, session: str, cue: dict[str, Any]) -> AsyncGenerator[list[Event], None]:
         """See `Segmenting.ask`."""
-        async for batch in _relayed(self._handle.options(stream=True).ask.remote(session, cue)):
+        async for batch in _relayed(self._handle.options(stream=True).ask.remote(session, cue), self._told):
             yield batch
 
 
-async def _relayed(events: Any) -> AsyncGenerator[list[Event], None]:
+class Told:
+    """What Prometheus hears of one model's questions: how long each took, how it ended, and how many wait for a replica.
+
+    Only of those that are asked: whom the ingress turns away itself, Ray's own ``ray_serve_num_http_requests`` counts.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._metrics, self._waiting = Metrics(model=model), 0
+
+    @contextmanager
+    def question(self) -> Iterator[Callable[[int], None]]:
+        """A question; call what is yielded with 0 when a replica has it, then with the status that it ends with."""
+        asked, status = time.monotonic(), -1
+        self._wait(1)
+
+        def tell(now: int) -> None:
+            nonlocal status
+            if status < 0:
+                self._wait(-1)
+            status = now
+
+        try:
+            yield tell
+        finally:
+            if status < 0:
+                self._wait(-1)
+            self._metrics.observe("egoray_serve_latency_seconds", time.monotonic() - asked, status=str(status if status > 0 else 499))
+
+    def _wait(self, more: int) -> None:
+        self._waiting += more
+        self._metrics.show("egoray_serve_queue", self._waiting)
+
+
+async def _relayed(events: Any, told: Told) -> AsyncGenerator[list[Event], None]:
     """What a replica yields; it is told when nobody listens any more."""
-    ended = False
-    try:
-        async for batch in events:
-            ended = batch[-1]["event"] in ("done", "error")
-            yield batch
-    except BackPressureError:
-        ended = True
-        raise busy(503) from None
-    except Refused as error:
-        ended = True
-        raise Refused(error.status, error.code, str(error).splitlines()[-1], error.retry_after_s) from None
-    except (ray.exceptions.RayError, RayServeException):
-        ended = True
-        raise _lost() from None
-    finally:
-        if not ended:
-            events.cancel()
+    with told.question() as tell:
+        ended = False
+        try:
+            async for batch in events:
+                last = batch[-1]
+                ended = last["event"] in ("done", "error")
+                tell((last.get("status", 503) if last["event"] == "error" else 200) if ended else 0)
+                yield batch
+        except (BackPressureError, Refused, ray.exceptions.RayError, RayServeException) as error:
+            ended, refused = True, _as_refused(error)
+            tell(refused.status)
+            raise refused from None
+        finally:
+            if not ended:
+                events.cancel()
+
+
+def _as_refused(error: Exception) -> Refused:
+    if isinstance(error, BackPressureError):
+        return busy(503)
+    if isinstance(error, Refused):  # Ray put a trace before the line
+        return Refused(error.status, error.code, str(error).splitlines()[-1], error.retry_after_s)
+    return _lost()
 
 
 def _lost() -> Refused:
