@@ -188,20 +188,22 @@ def stub(rounds: int = 60) -> dict[str, Any]:
 
 def nano(rounds: int = 3) -> dict[str, Any]:
     """Both with as many threads as there are cores, in turn, after one round that is not counted."""
+    from egoray.formats.egomask import read_items
     from egoray.synthetic.sample import write_sample
 
     with tempfile.TemporaryDirectory() as folder:
         write_sample(folder, videos=1, seed=11, seconds=10, size_hw=(360, 640), tier="short", workers=1)
         (path,) = map(str, Path(folder, "clips").glob("*.mp4"))
+        text = read_items(f"{folder}/truth", "short")[0].text
         model, video = registry.build_grounder("nano"), VideoClip(path, 6)
         took: dict[str, list[float]] = {"direct": [], "served": [], "first_mask": []}
         with serving(config(cpus=os.cpu_count() or 1), registry.build_grounder) as (url, _), Client(url) as client:
             for n in range(rounds + 1):
                 started = time.perf_counter()
-                model.ground(video, [TEXT])
+                model.ground(video, [text])
                 direct = time.perf_counter() - started
                 started, first = time.perf_counter(), 0.0
-                for event in client.stream(path, [TEXT]):
+                for event in client.stream(path, [text]):
                     if event["event"] == "frame" and not first:
                         first = time.perf_counter() - started
                 if n:
@@ -340,7 +342,7 @@ def rolling() -> dict[str, Any]:
 
 
 def upload(size_mb: int = 100, cap_mb: int = 10) -> dict[str, Any]:
-    """Once with the size declared, once in chunks."""
+    """Once with the size declared, once in chunks, and one within the cap for comparison."""
     found: dict[str, Any] = {}
     with serving(config(max_upload_mb=cap_mb), noop_model) as (url, _):
         parts = {"replica": processes("ServeReplica:default:Ingress"), "proxy": processes("ProxyActor")}

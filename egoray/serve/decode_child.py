@@ -1,7 +1,8 @@
-"""The process that touches hostile bytes: forks for each job, and the fork decodes under limits and dies with the job.
+"""The process that touches hostile bytes: each job is done by a fork of it, which decodes under limits and dies with the job.
 
-It holds no secret: its environment has search paths alone. A job arrives on its own socket as one JSON message; frames go back
-as a number and raw pixels, an error as its kind and a line without the path. A fork ends when the asker hangs up.
+Two forks are always there, waiting for the next jobs, so that no job waits for its fork. None holds a secret: the environment has
+search paths alone. A job arrives on its own socket as one JSON message; frames go back as a number and raw pixels, an error as its
+kind and a line without the path. A fork ends when the asker hangs up.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -25,6 +27,9 @@ from egoray.errors import FormatError
 
 SHOWN = "the video"
 _AHEAD = 4
+_SPARES = 2
+_TAKEN, _OVER = b"t", b"o"
+_WARM = os.path.join(os.path.dirname(__file__), "warm.mp4")
 
 
 class TooMuch(Exception):
@@ -32,21 +37,38 @@ class TooMuch(Exception):
 
 
 def main(control_fd: int) -> None:
-    """Fork for each connection that comes over the control socket, until the other end is closed."""
+    """Keep a fork waiting for the next connection that comes over the control socket, until the other end is closed."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     Image.init()
     control = socket.socket(fileno=control_fd)
+    waiting: set[int] = set()
     while True:
-        message, fds, _, _ = socket.recv_fds(control, 1, 1)
-        if not message:
-            return
-        if os.fork() == 0:
+        while len(waiting) < _SPARES:
+            waiting.add(_fork(control))
+        for said in select.select(waiting, [], [])[0]:
+            waiting.discard(said)
+            last = os.read(said, 1)
+            os.close(said)
+            if last == _OVER:
+                return
+
+
+def _fork(control: socket.socket) -> int:
+    """A fork that waits for a job; what it says when it has one, or when there will be none, is to be read from here."""
+    said, say = os.pipe()
+    if os.fork() == 0:
+        try:
+            _look(_WARM, {"pixels": 1e9, "frames": 1e9, "seconds": 1e9})  # so that FFmpeg is in memory when a job comes
+            message, fds, _, _ = socket.recv_fds(control, 1, 1)
             control.close()
-            try:
+            os.write(say, _TAKEN if message else _OVER)
+            os.close(say)
+            if message:
                 _serve(Connection(fds[0]))
-            finally:
-                os._exit(0)
-        os.close(fds[0])
+        finally:
+            os._exit(0)
+    os.close(say)
+    return said
 
 
 def _serve(connection: Connection) -> None:

@@ -55,10 +55,17 @@ class Guard:
 
     Without a token only this machine is answered, and only under a loopback name, so that no web page reaches the service by
     pointing a name of its own here. A page of another origin is refused either way.
+
+    Args:
+        app: the app.
+        config: the settings.
+        token: the bearer token; "" for none.
+        read_ahead: whether the server reads a body on while the app does not. Then a body without a declared size is refused
+            unread: when the app has seen too much of it, all of it is in memory.
     """
 
-    def __init__(self, app: ASGIApp, config: ServeConfig, token: str) -> None:
-        self._app, self._config, self._token = app, config, token
+    def __init__(self, app: ASGIApp, config: ServeConfig, token: str, *, read_ahead: bool = False) -> None:
+        self._app, self._config, self._token, self._read_ahead = app, config, token, read_ahead
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a refusal, or hand the request on."""
@@ -95,6 +102,8 @@ class Guard:
             raise Refused(400, "bad_request", "Content-Length is not a number") from None
         if declared > self._cap(headers):
             raise self._too_large(headers)
+        if self._read_ahead and "transfer-encoding" in headers:
+            raise Refused(413, "size_unknown", "a body that does not say how large it is; send it with Content-Length")
 
     def _cap(self, headers: Mapping[str, str]) -> int:
         form = headers.get("content-type", "").startswith("multipart/form-data")

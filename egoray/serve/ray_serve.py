@@ -7,9 +7,11 @@ file's own bytes through the object store; events come back some at a time.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -40,6 +42,7 @@ Builder = Callable[..., Grounder]
 """Called with the model's name, a torch device, and the model's own settings where given."""
 Parcel = str | ray.ObjectRef
 """A video on its way to a replica: its path, or (name, bytes) pairs of what is there."""
+_log = logging.getLogger("ray.serve")
 _DRAIN_S = 60.0
 _STATUS_S = 1.0
 _INGRESS_CPUS = 0.1  # it waits for the network and for replicas; decoding is bounded by the probes' own limits
@@ -103,13 +106,14 @@ class Ingress:
         models = {model.label: model for model in self._config.models}
         self._groundings = {label: HandleGrounding(handle, models[label], app_name) for label, handle in replicas.items()}
         self._segmenting = HandleSegmenting(segmenter) if segmenter else None
+        threading.Thread(target=_announce, args=(app_name,), daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> Any:
         """The app."""
         config = self._config
         samples = Samples() if config.samples else None
         service = Service(self._groundings, config, Decoder(config), self._segmenting, samples)
-        return create_app(service, os.environ.get(config.token_env, ""))
+        return create_app(service, os.environ.get(config.token_env, ""), read_ahead=True)
 
 
 @serve.deployment
@@ -312,6 +316,17 @@ def _set_threads(threads: int) -> None:
 
     cv2.setNumThreads(threads)
     torch.set_num_threads(threads)
+
+
+def _announce(app_name: str) -> None:
+    """Say, where `serve run` shows it, when everything is up and where: Ray itself does not."""
+    from ray.serve._private.api import _get_global_client
+
+    client = _get_global_client()
+    while (app := client.get_serve_details()["applications"].get(app_name)) and app["status"] in ("NOT_STARTED", "DEPLOYING"):
+        time.sleep(_STATUS_S)
+    if app and app["status"] == "RUNNING":
+        _log.info("egoray is ready at %s%s", client.root_url.rstrip("/"), app["route_prefix"])
 
 
 def _http_host() -> str | None:

@@ -1,4 +1,4 @@
-"""Clips to try the service with: rendered on first use, kept in the user's cache."""
+"""Clips to try the service with: rendered once, kept in the user's cache."""
 
 from __future__ import annotations
 

@@ -42,16 +42,26 @@ def test_frames_are_those_that_are_decoded_here(decoder, video):
     assert list(clip.frames([])) == []
 
 
+def alive(process):
+    return [child for child in process.children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def until(reached, seconds=5):
+    deadline = time.monotonic() + seconds
+    while not reached() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return reached()
+
+
 def test_closing_early_ends_the_process_of_the_pass(decoder, video):
     frames = decoder.frames(video, range(30))
     next(frames)
     warm = next(p for p in psutil.Process().children() if "decode_child" in " ".join(p.cmdline()))
-    assert warm.children()
+    assert until(lambda: len(alive(warm)) == 3)  # one works, two wait
     frames.close()
-    deadline = time.monotonic() + 5
-    while [p for p in warm.children() if p.status() != psutil.STATUS_ZOMBIE] and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not [p for p in warm.children() if p.status() != psutil.STATUS_ZOMBIE]
+    assert until(lambda: len(alive(warm)) == 2)
+    decoder.close()
+    assert not warm.is_running()
 
 
 @pytest.mark.parametrize(

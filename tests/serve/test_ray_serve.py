@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import select
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -184,6 +186,22 @@ def test_more_questions_than_it_takes_are_refused_at_once_and_the_others_answere
     assert ask(url, video, "a mug").status_code == 200
 
 
+def test_a_body_of_unknown_size_is_refused_unread(url):
+    (ingress,) = serving_on_ray.replicas("egoray:Ingress")
+    before = ingress.memory_info().rss
+    head = "POST /v1/ground HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), 20) as connection:
+        connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+        for _ in range(25_000):  # 100 MB
+            connection.sendall(b"1000\r\n" + bytes(4096) + b"\r\n")
+            if select.select([connection], [], [], 0)[0]:
+                break
+        answer = connection.recv(4096)
+    assert b" 413 " in answer.partition(b"\r\n")[0]
+    assert ingress.memory_info().rss - before < 20e6
+    assert httpx2.get(f"{url}/healthz").status_code == 200
+
+
 @pytest.mark.parametrize("stream", ["true", "false"])
 def test_a_client_that_goes_away_frees_the_replica(url, video, stream):
     files, data = {"video": video.read_bytes()}, {"text": "a mug 0.2", "fps": "30", "stream": stream}  # 6 s of work
@@ -273,6 +291,7 @@ def test_the_page_asks_the_service_and_shows_its_masks(url, sample, tmp_path):
         until(page, "document.getElementById('video').readyState >= 2", 30)
         page.get_by_role("button", name="Find it", exact=True).click()
         page.locator("#saves").wait_for(state="visible")
+        page.locator("#cancel").wait_for(state="hidden")
         until(page, PAINTED)
         with page.expect_download() as download:
             page.get_by_role("button", name="JSON").click()
@@ -282,6 +301,7 @@ def test_the_page_asks_the_service_and_shows_its_masks(url, sample, tmp_path):
     assert wrong == []
     assert (answer["model"], answer["results"][0]["text"]) == ("nano", sample[2][0])
     assert answer["results"][0]["frames"]
+    assert answer.get("complete", True)
 
 
 PAINTED = """(() => {
@@ -323,7 +343,7 @@ def test_a_replica_that_dies_costs_no_answer(url, video):
     expected = ask(url, video, "a mug 0.02").json()["results"][0]["frames"]
     with Load(url, video) as load:
         time.sleep(2)
-        (victim,) = serving_on_ray.replicas("model-slow")
+        (victim,) = serving_on_ray.replicas("slow:model-slow")
         victim.kill()
         killed = time.monotonic()
         time.sleep(20)

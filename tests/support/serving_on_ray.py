@@ -69,13 +69,18 @@ def on_ray(config):
 
 
 def replicas(deployment):
-    """The processes that hold the deployment's replicas, e.g. of "model-nano"; of this user's Ray alone."""
+    """The processes that hold the deployment's replicas, e.g. of "egoray:model-nano"."""
+    return processes(f"ray::ServeReplica:{deployment}")
+
+
+def processes(title):
+    """Those of this process's Ray whose title begins so."""
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
             line = " ".join(process.cmdline())
         except psutil.Error:
             continue
-        if line.startswith("ray::ServeReplica:") and deployment in line:
+        if line.startswith(title):
             found.append(process)
     return found
