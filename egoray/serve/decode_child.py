@@ -15,7 +15,9 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -27,9 +29,9 @@ from egoray.errors import FormatError
 
 SHOWN = "the video"
 _AHEAD = 4
-_SPARES = 2
+_SPARES, _PAUSE_S = 2, 0.1
 _TAKEN, _OVER = b"t", b"o"
-_WARM = os.path.join(os.path.dirname(__file__), "warm.mp4")
+_WARM = os.path.join(os.path.dirname(__file__), "warm.m4v")
 
 
 class TooMuch(Exception):
@@ -51,6 +53,8 @@ def main(control_fd: int) -> None:
             os.close(said)
             if last == _OVER:
                 return
+            if not last:  # killed while it waited
+                time.sleep(_PAUSE_S)
 
 
 def _fork(control: socket.socket) -> int:
@@ -58,7 +62,8 @@ def _fork(control: socket.socket) -> int:
     said, say = os.pipe()
     if os.fork() == 0:
         try:
-            _look(_WARM, {"pixels": 1e9, "frames": 1e9, "seconds": 1e9})  # so that FFmpeg is in memory when a job comes
+            with suppress(FormatError):
+                probe(_WARM, SHOWN)  # so that FFmpeg is in memory when a job comes
             message, fds, _, _ = socket.recv_fds(control, 1, 1)
             control.close()
             os.write(say, _TAKEN if message else _OVER)
