@@ -137,7 +137,7 @@ def noop() -> dict[str, Any]:
     return modes
 
 
-def noop_here(rounds: int = 300) -> dict[str, Any]:
+def noop_here(rounds: int = 120) -> dict[str, Any]:
     """HTTP and the direct call in turn."""
     with tempfile.TemporaryDirectory() as folder, serving(config(roots=(folder,)), noop_model) as (url, handle), httpx2.Client() as http:
         path = clip(folder)

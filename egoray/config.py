@@ -170,6 +170,7 @@ class ServedModel(BaseModel):
     max_replicas: Annotated[int, Field(ge=1)] = 1
     max_ongoing_requests: Annotated[int, Field(ge=1, description="questions that a replica works on at once")] = 1
     max_queued_requests: Annotated[int, Field(ge=0, description="questions that wait for a replica; more get a 503")] = 4
+    surge: Annotated[bool, Field(description="an update starts a new replica before it ends an old one, where there is room")] = False
 
     @property
     def label(self) -> str:

@@ -32,7 +32,7 @@ from egoray.serve.uploads import About, Ask, Received, received
 
 FPS = 5.0
 _STATIC = Path(__file__).parent / "static"
-_READY_S = 2.0
+_READY_S = 5.0
 _NDJSON = "application/x-ndjson"
 
 

@@ -50,7 +50,7 @@ _INGRESS_CPUS = 0.1  # it waits for the network and for replicas; decoding is bo
 
 def build(args: dict[str, Any]) -> serve.Application:
     """The application of a config file's ``args``, which are `ServeConfig`; see `application`."""
-    return application(load(ServeConfig, None, **args))
+    return application(load(ServeConfig, None, defaults=args))
 
 
 def application(config: ServeConfig, grounder: Builder = registry.build_grounder) -> serve.Application:
@@ -77,6 +77,7 @@ def application(config: ServeConfig, grounder: Builder = registry.build_grounder
             name=f"model-{model.label}",
             max_ongoing_requests=model.max_ongoing_requests,
             max_queued_requests=model.max_queued_requests,
+            max_surge_percent=1 if model.surge else 0,  # of the replicas, rounded up
             graceful_shutdown_timeout_s=_DRAIN_S,
             ray_actor_options=placed,
             **_scaling(model),
@@ -85,10 +86,11 @@ def application(config: ServeConfig, grounder: Builder = registry.build_grounder
     if config.tracker:
         gpus = config.tracker_gpus if has_gpu else 0
         segmenter = SegmenterReplica.options(  # type: ignore[attr-defined]
-            name="tracker", ray_actor_options={"num_cpus": _INGRESS_CPUS, "num_gpus": gpus}
+            name="tracker", max_surge_percent=0 if gpus else 100, ray_actor_options={"num_cpus": _INGRESS_CPUS, "num_gpus": gpus}
         ).bind(config.model_dump())
     return Ingress.options(  # type: ignore[attr-defined,no-any-return]
         num_replicas=config.ingress_replicas,
+        max_surge_percent=100,
         max_ongoing_requests=config.capacity() + 100,  # the app itself refuses questions above its capacity, before it reads them
         max_queued_requests=100,
         graceful_shutdown_timeout_s=_DRAIN_S,
@@ -165,23 +167,33 @@ class HandleGrounding:
         self._handle, self._app_name = handle, app_name
         self.name, self.summary = model.label, registry.grounder_entry(model.name)[0].summary
         self.on_demand = model.min_replicas == 0
-        self._ready, self._checked = False, 0.0
+        self._status: asyncio.Task[bool] | None = None
+        self._asked, self._was_up = 0.0, False
         self._told = Told(model.label)
 
     async def ready(self) -> bool:
         """Whether a replica is up; asking the controller does not wake one, nor wait behind questions."""
-        if time.monotonic() - self._checked > _STATUS_S:
-            self._checked = time.monotonic()
-            status = await asyncio.to_thread(serve.status)
-            deployment = status.applications[self._app_name].deployments.get(self._handle.deployment_name)
-            self._ready = bool(deployment and deployment.replica_states.get(ReplicaState.RUNNING))
-        return self._ready
+        if self._status is None or (self._status.done() and time.monotonic() - self._asked > _STATUS_S):
+            self._asked = time.monotonic()
+            self._status = asyncio.create_task(self._is_up())
+        return await asyncio.shield(self._status)
 
     async def ask(self, question: Question) -> AsyncGenerator[list[Event], None]:
         """See `Grounding.ask`."""
         parcel = await asyncio.to_thread(_packed, question.path)
         async for batch in _relayed(self._handle.options(stream=True).ask.remote(question, parcel), self._told):
             yield batch
+
+    async def _is_up(self) -> bool:
+        try:
+            status = await asyncio.to_thread(serve.status)
+        except (ray.exceptions.RayError, RayServeException):
+            return False
+        app = status.applications.get(self._app_name)
+        if app and app.deployments:  # else an update is being built, and tells of none
+            deployment = app.deployments.get(self._handle.deployment_name)
+            self._was_up = bool(deployment and deployment.replica_states.get(ReplicaState.RUNNING))
+        return self._was_up
 
 
 class HandleSegmenting:

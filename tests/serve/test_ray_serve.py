@@ -59,7 +59,7 @@ def config(cache):
             "import_path": "support.paced_service:build",
             "runtime_env": {"env_vars": {"EGORAY_SERVE_TOKEN": TOKEN}},
             "args": {
-                "models": [{"name": "nano", "alias": "slow", "cpus": 0.1, "max_queued_requests": 2}],
+                "models": [{"name": "nano", "alias": "slow", "cpus": 0.1, "max_queued_requests": 2, "surge": True}],
                 "tracker": None,
                 "samples": False,
                 "max_waiting": 6,
@@ -357,10 +357,12 @@ def test_a_replica_that_dies_costs_no_answer(url, video):
 def test_a_rolling_update_fails_nobody(url, video, config):
     changed = json.loads(json.dumps(config))
     changed["applications"][1]["args"]["max_texts"] = 3
-    with Load(url, video, clients=2) as load:
+    health = []
+    with Load(url, video, clients=2, retries=0) as load:
         time.sleep(2)
-        serving_on_ray.deploy(changed)
+        serving_on_ray.deploy(changed, lambda: health.append(httpx2.get(f"{url}/slow/healthz", timeout=30)))
         time.sleep(2)
     assert load.failures == []
+    assert [answer.text for answer in health if answer.status_code != 200] == []
     assert len(load.answers) > 10
     assert ask(url, video, ["a mug"] * 4).status_code == 422

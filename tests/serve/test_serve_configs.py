@@ -50,7 +50,7 @@ def test_every_key_is_known_to_ray_and_every_argument_to_us(path):
     assert content["http_options"]["host"] == "127.0.0.1"
     assert content["http_options"]["request_timeout_s"]
     (app,) = content["applications"]
-    config = load(ServeConfig, None, **app["args"])
+    config = load(ServeConfig, None, defaults=app["args"])
     for model in config.models:
         entry, _ = registry.grounder_entry(model.name)
         assert load(PredictConfig, None, **model.options).model_options().keys() <= entry.options

@@ -19,4 +19,4 @@ def as_told(name, device, **options):
 
 
 def build(args):
-    return application(load(ServeConfig, None, **args), as_told)
+    return application(load(ServeConfig, None, defaults=args), as_told)

@@ -23,7 +23,7 @@ def config_of(path, port, **args):
     return config
 
 
-def deploy(config, within_s=240):
+def deploy(config, meanwhile=lambda: None, within_s=240):
     """Deploy as `serve run` does, and wait until all of it is up; a second call is a rolling update."""
     from ray import serve
     from ray.serve._private.api import serve_start
@@ -42,6 +42,7 @@ def deploy(config, within_s=240):
         failed = [app.message for app in apps.values() if app and app.status == "DEPLOY_FAILED"]
         assert not failed, failed
         assert time.monotonic() < deadline, apps
+        meanwhile()
         time.sleep(0.1)
 
 
