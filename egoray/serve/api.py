@@ -117,7 +117,8 @@ def create_app(service: Service, token: str = "", *, read_ahead: bool = False) -
         yield
         await asyncio.to_thread(service.decoder.close)
 
-    app = FastAPI(title="egoray", version=__version__, summary="Where in a video is what a sentence means?", lifespan=lifespan)
+    about = {"title": "egoray", "version": __version__, "summary": "Where in a video is what a sentence means?"}
+    app = FastAPI(**about, lifespan=lifespan, docs_url=None, redoc_url=None)  # theirs load scripts from elsewhere
     app.add_middleware(Guard, config=service.config, token=token, read_ahead=read_ahead)
     _add_errors(app)
     _add_offers(app, service)
@@ -130,6 +131,10 @@ def create_app(service: Service, token: str = "", *, read_ahead: bool = False) -
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(_STATIC / "index.html")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return FileResponse(_STATIC / "docs.html")
 
     return app
 

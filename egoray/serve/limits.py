@@ -18,7 +18,7 @@ from egoray.errors import ConfigError
 from egoray.serve.refusals import Refused, busy
 
 _JSON_BYTES = 1 << 20
-_PUBLIC = frozenset({"/", "/healthz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+_PUBLIC = frozenset({"/", "/healthz", "/docs", "/openapi.json"})
 _SAFE = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

@@ -109,7 +109,7 @@ def test_the_page_and_every_file_that_it_names(url):
     assert page.headers.get("content-security-policy", policy) == policy
     files = set(re.findall(r'(?:src|href)="((?:\./)?static/[^"]+)"', page.text))
     assert len(files) >= 2
-    names = {path.name for path in (ROOT / "egoray" / "serve" / "static").iterdir()} - {"index.html"}
+    names = {path.name for path in (ROOT / "egoray" / "serve" / "static").iterdir()} - {"index.html", "docs.html"}
     for file in files | {f"static/{name}" for name in names}:
         found = httpx2.get(f"{url}/{file}")
         assert (found.status_code, found.headers["x-content-type-options"]) == (200, "nosniff"), file
@@ -271,6 +271,29 @@ def test_the_readmes_curl_line_works_as_pasted(url, tmp_path):
     events = [json.loads(row) for row in done.stdout.splitlines()]
     assert events[-1]["event"] == "done", events[-1]
     assert events[-1]["results"][0]["text"] in line
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+def test_the_docs_need_no_network(url):
+    from test_page import FLAGS
+
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        asked, wrong = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.goto(f"{url}/slow/docs")
+        page.get_by_role("heading", name="POST /v1/ground").wait_for()
+        text = page.locator("#routes").inner_text()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        browser.close()
+    assert wrong == []
+    assert all(name.startswith(f"{url}/slow/") for name in asked)
+    assert all(word in text for word in ("max_frames", "GET /healthz", "429", "appearances"))
 
 
 @pytest.mark.browser
