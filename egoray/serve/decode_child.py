@@ -22,9 +22,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
 from PIL import Image
 
-from egoray.core.video import decode_ahead, frame_times, image_names, open_video, probe, read_frames, read_frames_backward
+from egoray.core.video import decode_ahead, image_names, read_frames, read_frames_backward, survey
 from egoray.errors import FormatError
 
 SHOWN = "the video"
@@ -63,7 +65,7 @@ def _fork(control: socket.socket) -> int:
     if os.fork() == 0:
         try:
             with suppress(FormatError):
-                probe(_WARM, SHOWN)  # so that FFmpeg is in memory when a job comes
+                survey(_WARM, SHOWN)  # so that FFmpeg is in memory when a job comes
             message, fds, _, _ = socket.recv_fds(control, 1, 1)
             control.close()
             os.write(say, _TAKEN if message else _OVER)
@@ -79,12 +81,12 @@ def _fork(control: socket.socket) -> int:
 def _serve(connection: Connection) -> None:
     job = json.loads(connection.recv_bytes())
     _limit(job["memory_mb"] << 20, job["cpu_s"])
-    threading.Thread(target=_die_with, args=(connection,), daemon=True).start()
     path = job["path"]
     try:
         if job["do"] == "look":
             _send(connection, _look(path, job["caps"]))
             return
+        threading.Thread(target=_die_with, args=(connection,), daemon=True).start()
         read = read_frames_backward if job["backward"] else read_frames
         for frame, image in decode_ahead(read(path, job["wanted"], threads=2), _AHEAD):
             _send(connection, {"frame": frame, "hw": image.shape[:2]})
@@ -108,25 +110,26 @@ def _look(path: str, caps: Mapping[str, float]) -> dict[str, Any]:
             except (OSError, ValueError, Image.DecompressionBombError) as error:
                 kind = TooMuch if isinstance(error, Image.DecompressionBombError) else FormatError
                 raise kind("a frame is not a jpg or png image of a size that the service takes; replace it") from error
-    else:
-        try:
-            with open_video(path, threads=1) as (container, stream):
-                _check_pixels((stream.width, stream.height), caps)
-                seconds = (container.duration or 0) / av.time_base
-                if stream.frames > caps["frames"] or seconds > caps["seconds"]:
-                    raise TooMuch(
-                        f"{SHOWN}: claims {stream.frames} frames and {seconds:.0f} s; at most {caps['frames']} frames "
-                        f"and {caps['seconds']:g} s are taken, cut it into parts"
-                    )
-        except FormatError as error:
-            if "cannot be opened" in str(error):
-                raise FormatError(f"{SHOWN}: not a video file, or cut short; send an mp4, mov, webm, mkv or avi file") from error
-            raise
-    info = probe(path, SHOWN)
+
+    def check_claims(container: InputContainer, stream: VideoStream) -> None:
+        _check_pixels((stream.width, stream.height), caps)
+        seconds = (container.duration or 0) / av.time_base
+        if stream.frames > caps["frames"] or seconds > caps["seconds"]:
+            raise TooMuch(
+                f"{SHOWN}: claims {stream.frames} frames and {seconds:.0f} s; at most {caps['frames']} frames "
+                f"and {caps['seconds']:g} s are taken, cut it into parts"
+            )
+
+    try:
+        info, times_s = survey(path, SHOWN, check_claims)
+    except FormatError as error:
+        if "cannot be opened" in str(error):
+            raise FormatError(f"{SHOWN}: not a video file, or cut short; send an mp4, mov, webm, mkv or avi file") from error
+        raise
     _check_pixels((info.width_px, info.height_px), caps)
     if info.num_frames > caps["frames"]:
         raise TooMuch(f"{SHOWN}: holds {info.num_frames} frames; at most {caps['frames']} are taken, cut it into parts")
-    return {"fps": info.fps, "size_hw": [info.height_px, info.width_px], "times_s": frame_times(path)[: info.num_frames]}
+    return {"fps": info.fps, "size_hw": [info.height_px, info.width_px], "times_s": times_s[: info.num_frames]}
 
 
 def _check_pixels(size: tuple[int, int], caps: Mapping[str, float]) -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -283,11 +284,17 @@ def _lost() -> Refused:
 
 
 def _packed(path: str) -> Parcel:
-    if sum(node["Alive"] for node in ray.nodes()) == 1:
+    if _machines(int(time.monotonic() / _STATUS_S)) == 1:
         return path
     if os.path.isdir(path):
         return ray.put([(entry.name, entry.read_bytes()) for entry in sorted(Path(path).iterdir())])
     return ray.put([("", Path(path).read_bytes())])
+
+
+@lru_cache(maxsize=1)
+def _machines(moment: int) -> int:
+    """How many the cluster has; asked once a moment."""
+    return sum(node["Alive"] for node in ray.nodes())
 
 
 @asynccontextmanager
