@@ -1,8 +1,8 @@
-"""The process that touches hostile bytes: each job is done by a fork of it, which decodes under limits and dies with the job.
+"""The process that touches hostile bytes: forks of it decode under limits, each one file at a time.
 
-Two forks are always there, waiting for the next jobs, so that no job waits for its fork. None holds a secret: the environment has
-search paths alone. A job arrives on its own socket as one JSON message; frames go back as a number and raw pixels, an error as its
-kind and a line without the path. A fork ends when the asker hangs up.
+A few forks always wait, so that no job waits for a fork. A fork that gives frames dies with that job, one that met anything odd in a
+file, too. None holds a secret: the environment has search paths alone. A job arrives on its own socket as one JSON message; frames
+go back as a number and raw pixels, an error as its kind and a line without the path. Who gives frames ends when the asker hangs up.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from egoray.errors import FormatError
 
 SHOWN = "the video"
 _AHEAD = 4
-_SPARES, _PAUSE_S = 2, 0.1
-_TAKEN, _OVER = b"t", b"o"
+_FORKS, _LOOKS, _PAUSE_S = 4, 50, 0.1
+_LEAVES, _OVER = b"l", b"o"
 _WARM = os.path.join(os.path.dirname(__file__), "warm.m4v")
 
 
@@ -41,63 +41,82 @@ class TooMuch(Exception):
 
 
 def main(control_fd: int) -> None:
-    """Keep a fork waiting for the next connection that comes over the control socket, until the other end is closed."""
+    """Keep forks waiting for connections that come over the control socket, until the other end is closed."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     Image.init()
     control = socket.socket(fileno=control_fd)
-    waiting: set[int] = set()
+    forks: set[int] = set()
     while True:
-        while len(waiting) < _SPARES:
-            waiting.add(_fork(control))
-        for said in select.select(waiting, [], [])[0]:
-            waiting.discard(said)
+        while len(forks) < _FORKS:
+            forks.add(_fork(control))
+        for said in select.select(forks, [], [])[0]:
+            forks.discard(said)
             last = os.read(said, 1)
             os.close(said)
             if last == _OVER:
                 return
-            if not last:  # killed while it waited
+            if not last:  # killed: by a limit, perhaps by what it was given
                 time.sleep(_PAUSE_S)
 
 
 def _fork(control: socket.socket) -> int:
-    """A fork that waits for a job; what it says when it has one, or when there will be none, is to be read from here."""
+    """A fork that waits for jobs; from what is returned it says when another has to take its place, or none."""
     said, say = os.pipe()
     if os.fork() == 0:
         try:
             with suppress(FormatError):
                 survey(_WARM, SHOWN)  # so that FFmpeg is in memory when a job comes
-            message, fds, _, _ = socket.recv_fds(control, 1, 1)
-            control.close()
-            os.write(say, _TAKEN if message else _OVER)
-            os.close(say)
-            if message:
-                _serve(Connection(fds[0]))
+            for _ in range(_LOOKS):
+                if not _job(control, say):
+                    break
+            else:
+                os.write(say, _LEAVES)
         finally:
             os._exit(0)
     os.close(say)
     return said
 
 
-def _serve(connection: Connection) -> None:
-    job = json.loads(connection.recv_bytes())
-    _limit(job["memory_mb"] << 20, job["cpu_s"])
+def _job(control: socket.socket, say: int) -> bool:
+    """Wait for a job and do it; whether this process may do another: a look at a sound file leaves it as it was."""
+    message, fds, _, _ = socket.recv_fds(control, 1, 1)
+    if not message:
+        os.write(say, _OVER)
+        return False
+    with Connection(fds[0]) as connection:
+        job = json.loads(connection.recv_bytes())
+        is_look = job["do"] == "look"
+        if not is_look:
+            os.write(say, _LEAVES)
+            control.close()
+        _limit(job["memory_mb"] << 20, job["cpu_s"], for_good=not is_look)
+        is_sound = _done(connection, job)
+    if is_look and not is_sound:
+        os.write(say, _LEAVES)
+    return is_look and is_sound
+
+
+def _done(connection: Connection, job: Mapping[str, Any]) -> bool:
+    """Do the job; whether there was nothing to refuse."""
     path = job["path"]
     try:
         if job["do"] == "look":
             _send(connection, _look(path, job["caps"]))
-            return
+            return True
         threading.Thread(target=_die_with, args=(connection,), daemon=True).start()
         read = read_frames_backward if job["backward"] else read_frames
         for frame, image in decode_ahead(read(path, job["wanted"], threads=2), _AHEAD):
             _send(connection, {"frame": frame, "hw": image.shape[:2]})
             connection.send_bytes(image.data.cast("B"))
         _send(connection, {"end": True})
+        return True
     except TooMuch as error:
         _send(connection, {"error": "too_large", "message": str(error)})
     except FormatError as error:
         _send(connection, {"error": "damaged", "message": str(error).replace(path, SHOWN)})
     except MemoryError:
         _send(connection, {"error": "too_large", "message": f"{SHOWN}: needs more memory to decode than the service gives"})
+    return False
 
 
 def _look(path: str, caps: Mapping[str, float]) -> dict[str, Any]:
@@ -138,11 +157,13 @@ def _check_pixels(size: tuple[int, int], caps: Mapping[str, float]) -> None:
         raise TooMuch(f"{SHOWN}: frames of {width}x{height}; at most {caps['pixels']} pixels are taken, scale it down")
 
 
-def _limit(memory_bytes: int, cpu_s: int) -> None:
-    with open("/proc/self/statm") as stat:
+def _limit(memory_bytes: int, cpu_s: int, *, for_good: bool) -> None:
+    """Memory beside what the parent has, and CPU seconds from now on; ``for_good``: also for what this process might want later."""
+    with open(f"/proc/{os.getppid()}/statm") as stat:
         already = int(stat.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (already + memory_bytes,) * 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
+    used_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    for what, most in ((resource.RLIMIT_AS, already + memory_bytes), (resource.RLIMIT_CPU, int(used_s) + cpu_s)):
+        resource.setrlimit(what, (most, most + 1 if for_good else resource.getrlimit(what)[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
