@@ -322,7 +322,7 @@ def _scaling(model: ServedModel) -> dict[str, Any]:
     scaling = {
         "min_replicas": model.min_replicas,
         "max_replicas": model.max_replicas,
-        "target_ongoing_requests": model.max_ongoing_requests,
+        "target_ongoing_requests": max(1, model.max_ongoing_requests // 2),
         "upscale_delay_s": 5.0,
         "downscale_delay_s": 120.0,
     }
