@@ -177,8 +177,11 @@ class ServedModel(BaseModel):
     gpus: Annotated[float, Field(ge=0, description="GPUs a replica reserves; fractions share one")] = 0.0
     min_replicas: Annotated[int, Field(ge=0, description="0: none while nobody asks; the first question then waits for the weights")] = 1
     max_replicas: Annotated[int, Field(ge=1)] = 1
-    max_ongoing_requests: Annotated[int, Field(ge=1, description="questions that a replica works on at once")] = 1
+    max_ongoing_requests: Annotated[
+        int, Field(ge=1, description="questions in a replica; it answers one at a time, and has the next at hand")
+    ] = 2
     max_queued_requests: Annotated[int, Field(ge=0, description="questions that wait for a replica; more get a 503")] = 4
+    surge: Annotated[bool, Field(description="an update starts a new replica before it ends an old one, where there is room")] = False
 
     @property
     def label(self) -> str:

@@ -14,7 +14,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, takewhile
 from typing import TypeVar
@@ -58,24 +58,53 @@ def probe(path: str, video_id: str, *, source: str = "", annotation_fps: float =
     Raises:
         FormatError: if the file is missing, empty, not a video, cut short, without a video stream or without a frame.
     """
+    return survey(path, video_id, source=source, annotation_fps=annotation_fps, fps=fps)[0]
+
+
+def survey(
+    path: str,
+    video_id: str,
+    claims: Callable[[InputContainer, VideoStream], None] = lambda container, stream: None,
+    *,
+    source: str = "",
+    annotation_fps: float = 5.0,
+    fps: float = 1.0,
+) -> tuple[VideoInfo, list[float]]:
+    """What `probe` and `frame_times` say, in one pass over a file.
+
+    Args:
+        path: as of `probe`.
+        video_id: as of `probe`.
+        claims: called with the open file before anything of it is read on; may raise.
+        source: as of `probe`.
+        annotation_fps: as of `probe`.
+        fps: as of `probe`.
+
+    Raises:
+        FormatError: as `probe`.
+    """
     if paths.is_folder(path):
         names = image_names(path)
         num_frames, stride, image = len(names), 1, read_image(paths.join(path, names[0]))
+        times_s = [float(n) for n in range(num_frames)]
     else:
         with open_video(path, threads=1) as (container, stream):
+            claims(container, stream)
             index = _Index(container, stream)
-            num_frames = index.num_frames
+            num_frames, times_s = index.num_frames, index.times_s()
             if "mp4" in container.format.name and stream.frames * (1 - _LOST_SHARE) > index.num_packets:
                 raise FormatError(
                     f"{shown_path(path)}: cut short: {stream.frames} frames are announced, {index.num_packets} are there; fetch it again"
                 )
             fps = float(stream.average_rate or stream.guessed_rate or fps)
+            first = next(index.frames([0]), None)
         stride = max(1, round(fps / annotation_fps))
-        _, image = next(_count(path, [0], threads=1))
+        _, image = first or next(_count(path, [0], threads=1))
     height, width, _ = image.shape
-    return VideoInfo(
+    info = VideoInfo(
         video_id=video_id, uri=path, num_frames=num_frames, fps=fps, height_px=height, width_px=width, source=source, stride=stride
     )
+    return info, times_s
 
 
 def frame_times(path: str) -> list[float]:
@@ -89,11 +118,7 @@ def frame_times(path: str) -> list[float]:
     if paths.is_folder(path):
         return [float(n) for n in range(len(image_names(path)))]
     with open_video(path, threads=1) as (container, stream):
-        index = _Index(container, stream)
-        if index.times and stream.time_base:
-            return [float(time * stream.time_base) for time in index.times]
-        rate = float(stream.average_rate or stream.guessed_rate or 1)
-        return [n / rate for n in range(index.num_frames)]
+        return _Index(container, stream).times_s()
 
 
 def read_frames(path: str, wanted: Sequence[int], *, threads: int = 0) -> Iterator[tuple[int, Image]]:
@@ -335,6 +360,13 @@ class _Index:
             first = self._keys[0]  # what comes before it, in the file or on the screen, does not decode
             self.times = sorted(self._pts[n] for n in shown if n >= first and self._pts[n] >= self._pts[first])
         self.num_frames = len(self.times) or len(shown)
+
+    def times_s(self) -> list[float]:
+        """Seconds at which each frame is shown; by the frame rate where the packets do not tell."""
+        if self.times and self._stream.time_base:
+            return [float(time * self._stream.time_base) for time in self.times]
+        rate = float(self._stream.average_rate or self._stream.guessed_rate or 1)
+        return [n / rate for n in range(self.num_frames)]
 
     def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, Image]]:
         """The wanted frames in order, up to the first that the packets' times do not lead to."""

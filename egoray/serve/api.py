@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -31,7 +32,7 @@ from egoray.serve.uploads import About, Ask, Received, received
 
 FPS = 5.0
 _STATIC = Path(__file__).parent / "static"
-_READY_S = 2.0
+_READY_S = 5.0
 _NDJSON = "application/x-ndjson"
 
 
@@ -102,17 +103,23 @@ class Service:
         return natives, [looked.times_s[f] for f in natives], looked.fps / stride
 
 
-def create_app(service: Service, token: str = "") -> FastAPI:
-    """The app; with a token, every request under /v1/ has to bear it."""
+def create_app(service: Service, token: str = "", *, read_ahead: bool = False) -> FastAPI:
+    """The app; with a token, every request has to bear it but those for the page, its files, the docs and /healthz.
+
+    ``read_ahead`` is the server's, see `Guard`.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(service.decoder.warm)
+        if service.samples:  # so that they are there when somebody opens the page
+            threading.Thread(target=service.samples.listed, daemon=True).start()
         yield
         await asyncio.to_thread(service.decoder.close)
 
-    app = FastAPI(title="egoray", version=__version__, summary="Where in a video is what a sentence means?", lifespan=lifespan)
-    app.add_middleware(Guard, config=service.config, token=token)
+    about = {"title": "egoray", "version": __version__, "summary": "Where in a video is what a sentence means?"}
+    app = FastAPI(**about, lifespan=lifespan, docs_url=None, redoc_url=None)  # theirs load scripts from elsewhere
+    app.add_middleware(Guard, config=service.config, token=token, read_ahead=read_ahead)
     _add_errors(app)
     _add_offers(app, service)
     _add_ground(app, service)
@@ -124,6 +131,10 @@ def create_app(service: Service, token: str = "") -> FastAPI:
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(_STATIC / "index.html")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return FileResponse(_STATIC / "docs.html")
 
     return app
 
@@ -175,13 +186,13 @@ def _add_offers(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/samples", response_model=described.SampleList)
     async def samples() -> dict[str, Any]:
-        """Clips to try; the first call renders them, in about half a minute."""
+        """Clips to try; rendered when the service first starts, which takes a few seconds."""
         return {"samples": await asyncio.to_thread(service.samples.listed) if service.samples else []}
 
     @app.get("/v1/samples/{name}.mp4", response_class=FileResponse, responses={404: described.ERROR, 200: described.VIDEO})
     async def sample(name: str) -> FileResponse:
-        """One of them."""
-        path = await asyncio.to_thread(service.samples.path, name) if service.samples else None
+        """One of them; it needs no token, since it shows a made-up room."""
+        path = await asyncio.to_thread(service.samples.rendered, name) if service.samples else None
         if path is None:
             raise Refused(404, "no_such_sample", "no sample clip of this name; see GET /v1/samples")
         return FileResponse(path, media_type="video/mp4")

@@ -224,11 +224,14 @@ class RemoteGrounder:
             Refused: as `Client.ground`.
         """
         fields: dict[str, Any] = {"model": self._model} if self._model else {}
+        video: Video
         if isinstance(clip, VideoClip):
-            answer = self._client.ground(clip.path, texts, fps=clip.fps / clip.stride, **fields)
-            return [_grounded(result, clip.stride) for result in answer["results"]]
-        images: Video = clip.paths if isinstance(clip, ImageClip) else [_Encoded(image) for _, image in clip.frames()]  # type: ignore[misc]
-        return [_grounded(result, 1) for result in self._client.ground(images, texts, **fields)["results"]]
+            video, stride, fields["fps"] = clip.path, clip.stride, clip.fps / clip.stride
+        else:
+            video, stride = clip.paths if isinstance(clip, ImageClip) else [_Encoded(image) for _, image in clip.frames()], 1
+        answer = self._client.ground(video, texts, **fields)
+        self.name = answer["model"]
+        return [_grounded(result, stride) for result in answer["results"]]
 
 
 class _Encoded(os.PathLike[str]):

@@ -1,6 +1,6 @@
 """Videos from outside, decoded in another process: what they hold, and their frames as a clip that models read.
 
-A decoder keeps one small process warm, which forks for each pass over a video; see `decode_child`. What goes wrong there, a
+A decoder keeps one small process warm, of which a fork does each pass over a video; see `decode_child`. What goes wrong there, a
 crash and a limit included, is a `Refused` here.
 """
 

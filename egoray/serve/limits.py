@@ -18,6 +18,7 @@ from egoray.errors import ConfigError
 from egoray.serve.refusals import Refused, busy
 
 _JSON_BYTES = 1 << 20
+_PUBLIC = frozenset({"/", "/healthz", "/docs", "/openapi.json"})
 _SAFE = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -54,10 +55,17 @@ class Guard:
 
     Without a token only this machine is answered, and only under a loopback name, so that no web page reaches the service by
     pointing a name of its own here. A page of another origin is refused either way.
+
+    Args:
+        app: the app.
+        config: the settings.
+        token: the bearer token; "" for none.
+        read_ahead: whether the server reads a body on while the app does not. Then a body without a declared size is refused
+            unread: when the app has seen too much of it, all of it is in memory.
     """
 
-    def __init__(self, app: ASGIApp, config: ServeConfig, token: str) -> None:
-        self._app, self._config, self._token = app, config, token
+    def __init__(self, app: ASGIApp, config: ServeConfig, token: str, *, read_ahead: bool = False) -> None:
+        self._app, self._config, self._token, self._read_ahead = app, config, token, read_ahead
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a refusal, or hand the request on."""
@@ -82,7 +90,7 @@ class Guard:
             client = scope.get("client")
             if (client and not is_loopback(client[0])) or not is_loopback(name):
                 raise Refused(403, "loopback_only", "the service has no token, so it answers on this machine alone, as localhost")
-        elif scope["path"].startswith("/v1/"):
+        elif not _is_public(_route(scope)):
             scheme, _, given = headers.get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not given.strip():
                 raise Refused(401, "no_token", "send the service's token as `Authorization: Bearer TOKEN`")
@@ -94,6 +102,8 @@ class Guard:
             raise Refused(400, "bad_request", "Content-Length is not a number") from None
         if declared > self._cap(headers):
             raise self._too_large(headers)
+        if self._read_ahead and "transfer-encoding" in headers:
+            raise Refused(413, "size_unknown", "a body that does not say how large it is; send it with Content-Length")
 
     def _cap(self, headers: Mapping[str, str]) -> int:
         form = headers.get("content-type", "").startswith("multipart/form-data")
@@ -157,6 +167,17 @@ class _Sender:
             more: list[Any] = [(n.lower().encode(), v.encode()) for n, v in _SAFE.items() if n.lower().encode() not in given]
             message = {**message, "headers": [*message.get("headers", []), *more]}
         await self._send(message)
+
+
+def _route(scope: Scope) -> str:
+    """The path below the one that the app is mounted at."""
+    path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    return path.removeprefix(root) if path.startswith(root + "/") else path
+
+
+def _is_public(route: str) -> bool:
+    """Whether a stranger may see it: the page, which asks for the token itself, and what tags without headers fetch for it."""
+    return route in _PUBLIC or route.startswith("/static/") or (route.startswith("/v1/samples/") and route.endswith(".mp4"))
 
 
 def _host_name(host: str) -> str:

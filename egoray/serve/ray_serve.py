@@ -7,13 +7,16 @@ file's own bytes through the object store; events come back some at a time.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import tempfile
+import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,8 @@ from ray.serve.schema import ReplicaState
 from egoray import registry
 from egoray.config import PredictConfig, ServeConfig, ServedModel, load
 from egoray.errors import ConfigError
+from egoray.models.base import Grounder
+from egoray.ray_metrics import Metrics
 from egoray.serve.api import Service, create_app
 from egoray.serve.asking import Event, LocalGrounding, Question
 from egoray.serve.decoder import Decoder, Looked
@@ -34,21 +39,28 @@ from egoray.serve.refusals import Refused, busy
 from egoray.serve.samples import Samples
 from egoray.serve.segmenting import LocalSegmenting
 
+Builder = Callable[..., Grounder]
+"""Called with the model's name, a torch device, and the model's own settings where given."""
 Parcel = str | ray.ObjectRef
 """A video on its way to a replica: its path, or (name, bytes) pairs of what is there."""
+_log = logging.getLogger("ray.serve")
 _DRAIN_S = 60.0
 _STATUS_S = 1.0
 _INGRESS_CPUS = 0.1  # it waits for the network and for replicas; decoding is bounded by the probes' own limits
 
 
 def build(args: dict[str, Any]) -> serve.Application:
-    """The application of a config file's ``args``, which are `ServeConfig`.
+    """The application of a config file's ``args``, which are `ServeConfig`; see `application`."""
+    return application(load(ServeConfig, None, defaults=args))
+
+
+def application(config: ServeConfig, grounder: Builder = registry.build_grounder) -> serve.Application:
+    """The ingress, and a deployment for each model; ``grounder`` builds the models, in their replicas.
 
     Raises:
-        ConfigError: for a setting that is unknown or wrong, models of one name, or a service off loopback without a token.
+        ConfigError: for a wrong setting of a model, models of one name, or a service off loopback without a token.
         ModelError: for an unknown model.
     """
-    config = load(ServeConfig, None, **args)
     token = os.environ.get(config.token_env, "")
     if (host := _http_host()) is not None:
         check_exposure(host, token)
@@ -66,18 +78,20 @@ def build(args: dict[str, Any]) -> serve.Application:
             name=f"model-{model.label}",
             max_ongoing_requests=model.max_ongoing_requests,
             max_queued_requests=model.max_queued_requests,
+            max_surge_percent=1 if model.surge else 0,  # of the replicas, rounded up
             graceful_shutdown_timeout_s=_DRAIN_S,
             ray_actor_options=placed,
             **_scaling(model),
-        ).bind(model.model_dump(), config.model_dump())
+        ).bind(model.model_dump(), config.model_dump(), grounder)
     segmenter = None
     if config.tracker:
         gpus = config.tracker_gpus if has_gpu else 0
         segmenter = SegmenterReplica.options(  # type: ignore[attr-defined]
-            name="tracker", ray_actor_options={"num_cpus": _INGRESS_CPUS, "num_gpus": gpus}
+            name="tracker", max_surge_percent=0 if gpus else 100, ray_actor_options={"num_cpus": _INGRESS_CPUS, "num_gpus": gpus}
         ).bind(config.model_dump())
     return Ingress.options(  # type: ignore[attr-defined,no-any-return]
         num_replicas=config.ingress_replicas,
+        max_surge_percent=100,
         max_ongoing_requests=config.capacity() + 100,  # the app itself refuses questions above its capacity, before it reads them
         max_queued_requests=100,
         graceful_shutdown_timeout_s=_DRAIN_S,
@@ -95,27 +109,28 @@ class Ingress:
         models = {model.label: model for model in self._config.models}
         self._groundings = {label: HandleGrounding(handle, models[label], app_name) for label, handle in replicas.items()}
         self._segmenting = HandleSegmenting(segmenter) if segmenter else None
+        threading.Thread(target=_announce, args=(app_name,), daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> Any:
         """The app."""
         config = self._config
         samples = Samples() if config.samples else None
         service = Service(self._groundings, config, Decoder(config), self._segmenting, samples)
-        return create_app(service, os.environ.get(config.token_env, ""))
+        return create_app(service, os.environ.get(config.token_env, ""), read_ahead=True)
 
 
 @serve.deployment
 class GrounderReplica:
     """Holds a model; it is up when the weights are loaded."""
 
-    def __init__(self, model: dict[str, Any], settings: dict[str, Any]) -> None:
+    def __init__(self, model: dict[str, Any], settings: dict[str, Any], grounder: Builder) -> None:
         served, config = ServedModel(**model), ServeConfig(**settings)
         device = served.device or ("cuda" if ray.get_gpu_ids() else "cpu")
         _set_threads(max(1, int(served.cpus)))
         options = load(PredictConfig, None, **served.options).model_options()
         decoder = Decoder(config)
         decoder.warm()
-        self._local = LocalGrounding(registry.build_grounder(served.name, device, **options), decoder, served.label)
+        self._local = LocalGrounding(grounder(served.name, device, **options), decoder, served.label)
 
     async def ask(self, question: Question, parcel: Parcel) -> AsyncGenerator[list[Event], None]:
         """See `Grounding.ask`."""
@@ -153,29 +168,40 @@ class HandleGrounding:
         self._handle, self._app_name = handle, app_name
         self.name, self.summary = model.label, registry.grounder_entry(model.name)[0].summary
         self.on_demand = model.min_replicas == 0
-        self._ready, self._checked = False, 0.0
+        self._status: asyncio.Task[bool] | None = None
+        self._asked, self._was_up = 0.0, False
+        self._told = Told(model.label)
 
     async def ready(self) -> bool:
         """Whether a replica is up; asking the controller does not wake one, nor wait behind questions."""
-        if time.monotonic() - self._checked > _STATUS_S:
-            self._checked = time.monotonic()
-            status = await asyncio.to_thread(serve.status)
-            deployment = status.applications[self._app_name].deployments.get(self._handle.deployment_name)
-            self._ready = bool(deployment and deployment.replica_states.get(ReplicaState.RUNNING))
-        return self._ready
+        if self._status is None or (self._status.done() and time.monotonic() - self._asked > _STATUS_S):
+            self._asked = time.monotonic()
+            self._status = asyncio.create_task(self._is_up())
+        return await asyncio.shield(self._status)
 
     async def ask(self, question: Question) -> AsyncGenerator[list[Event], None]:
         """See `Grounding.ask`."""
         parcel = await asyncio.to_thread(_packed, question.path)
-        async for batch in _relayed(self._handle.options(stream=True).ask.remote(question, parcel)):
+        async for batch in _relayed(self._handle.options(stream=True).ask.remote(question, parcel), self._told):
             yield batch
+
+    async def _is_up(self) -> bool:
+        try:
+            status = await asyncio.to_thread(serve.status)
+        except (ray.exceptions.RayError, RayServeException):
+            return False
+        app = status.applications.get(self._app_name)
+        if app and app.deployments:  # else an update is being built, and tells of none
+            deployment = app.deployments.get(self._handle.deployment_name)
+            self._was_up = bool(deployment and deployment.replica_states.get(ReplicaState.RUNNING))
+        return self._was_up
 
 
 class HandleSegmenting:
     """Satisfies `Segmenting` by the replica of a deployment."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle
+        self._handle, self._told = handle, Told("tracker")
 
     async def open(self, path: str, looked: Looked) -> str:
         """See `Segmenting.open`."""
@@ -189,29 +215,68 @@ class HandleSegmenting:
 
     async def ask(self, session: str, cue: dict[str, Any]) -> AsyncGenerator[list[Event], None]:
         """See `Segmenting.ask`."""
-        async for batch in _relayed(self._handle.options(stream=True).ask.remote(session, cue)):
+        async for batch in _relayed(self._handle.options(stream=True).ask.remote(session, cue), self._told):
             yield batch
 
 
-async def _relayed(events: Any) -> AsyncGenerator[list[Event], None]:
+class Told:
+    """What Prometheus hears of one model's questions: how long each took, how it ended, and how many wait for a replica.
+
+    Only of those that are asked: whom the ingress turns away itself, Ray's own ``ray_serve_num_http_requests`` counts.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._metrics, self._waiting = Metrics(model=model), 0
+
+    @contextmanager
+    def question(self) -> Iterator[Callable[[int], None]]:
+        """A question; call what is yielded with 0 when a replica has it, then with the status that it ends with."""
+        asked, status = time.monotonic(), -1
+        self._wait(1)
+
+        def tell(now: int) -> None:
+            nonlocal status
+            if status < 0:
+                self._wait(-1)
+            status = now
+
+        try:
+            yield tell
+        finally:
+            if status < 0:
+                self._wait(-1)
+            self._metrics.observe("egoray_serve_latency_seconds", time.monotonic() - asked, status=str(status if status > 0 else 499))
+
+    def _wait(self, more: int) -> None:
+        self._waiting += more
+        self._metrics.show("egoray_serve_queue", self._waiting)
+
+
+async def _relayed(events: Any, told: Told) -> AsyncGenerator[list[Event], None]:
     """What a replica yields; it is told when nobody listens any more."""
-    ended = False
-    try:
-        async for batch in events:
-            ended = batch[-1]["event"] in ("done", "error")
-            yield batch
-    except BackPressureError:
-        ended = True
-        raise busy(503) from None
-    except Refused as error:
-        ended = True
-        raise Refused(error.status, error.code, str(error).splitlines()[-1], error.retry_after_s) from None
-    except (ray.exceptions.RayError, RayServeException):
-        ended = True
-        raise _lost() from None
-    finally:
-        if not ended:
-            events.cancel()
+    with told.question() as tell:
+        ended = False
+        try:
+            async for batch in events:
+                last = batch[-1]
+                ended = last["event"] in ("done", "error")
+                tell((last.get("status", 503) if last["event"] == "error" else 200) if ended else 0)
+                yield batch
+        except (BackPressureError, Refused, ray.exceptions.RayError, RayServeException) as error:
+            ended, refused = True, _as_refused(error)
+            tell(refused.status)
+            raise refused from None
+        finally:
+            if not ended:
+                events.cancel()
+
+
+def _as_refused(error: Exception) -> Refused:
+    if isinstance(error, BackPressureError):
+        return busy(503)
+    if isinstance(error, Refused):  # Ray put a trace before the line
+        return Refused(error.status, error.code, str(error).splitlines()[-1], error.retry_after_s)
+    return _lost()
 
 
 def _lost() -> Refused:
@@ -219,11 +284,17 @@ def _lost() -> Refused:
 
 
 def _packed(path: str) -> Parcel:
-    if sum(node["Alive"] for node in ray.nodes()) == 1:
+    if _machines(int(time.monotonic() / _STATUS_S)) == 1:
         return path
     if os.path.isdir(path):
         return ray.put([(entry.name, entry.read_bytes()) for entry in sorted(Path(path).iterdir())])
     return ray.put([("", Path(path).read_bytes())])
+
+
+@lru_cache(maxsize=1)
+def _machines(moment: int) -> int:
+    """How many the cluster has; asked once a moment."""
+    return sum(node["Alive"] for node in ray.nodes())
 
 
 @asynccontextmanager
@@ -251,7 +322,7 @@ def _scaling(model: ServedModel) -> dict[str, Any]:
     scaling = {
         "min_replicas": model.min_replicas,
         "max_replicas": model.max_replicas,
-        "target_ongoing_requests": model.max_ongoing_requests,
+        "target_ongoing_requests": max(1, model.max_ongoing_requests // 2),
         "upscale_delay_s": 5.0,
         "downscale_delay_s": 120.0,
     }
@@ -264,6 +335,17 @@ def _set_threads(threads: int) -> None:
 
     cv2.setNumThreads(threads)
     torch.set_num_threads(threads)
+
+
+def _announce(app_name: str) -> None:
+    """Say, where `serve run` shows it, when everything is up and where: Ray itself does not."""
+    from ray.serve._private.api import _get_global_client
+
+    client = _get_global_client()
+    while (app := client.get_serve_details()["applications"].get(app_name)) and app["status"] in ("NOT_STARTED", "DEPLOYING"):
+        time.sleep(_STATUS_S)
+    if app and app["status"] == "RUNNING":
+        _log.info("egoray is ready at %s%s", client.root_url.rstrip("/"), app["route_prefix"])
 
 
 def _http_host() -> str | None:

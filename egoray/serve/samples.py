@@ -1,4 +1,4 @@
-"""Clips to try the service with: rendered on first use, kept in the user's cache."""
+"""Clips to try the service with: rendered once, kept in the user's cache."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from egoray.synthetic.sample import write_sample
 
 _TITLES = ("kitchen", "workshop")
 _SENTENCES = 4
+_INDEX = "samples.json"
 
 
 class Samples:
@@ -38,11 +39,15 @@ class Samples:
         return [{"name": s["name"], "url": f"v1/samples/{s['name']}.mp4", "texts": s["texts"]} for s in self._index()]
 
     def path(self, name: str) -> str | None:
-        """The file of the clip of this name; None if there is none."""
+        """The file of the clip of this name, rendered now if need be; None if there is none."""
         return next((str(self._folder / s["file"]) for s in self._index() if s["name"] == name), None)
 
+    def rendered(self, name: str) -> str | None:
+        """The same, but None where nothing has been rendered yet: who only looks starts no work."""
+        return self.path(name) if (self._folder / _INDEX).is_file() else None
+
     def _index(self) -> list[dict[str, Any]]:
-        index = self._folder / "samples.json"
+        index = self._folder / _INDEX
         with self._lock:
             if not index.is_file():
                 self._make()
@@ -61,7 +66,7 @@ class Samples:
             for title, clip in zip(_TITLES, clips, strict=False):
                 about = list(dict.fromkeys(texts.get(Path(clip).stem, {}).values()))
                 rows.append({"name": title, "file": f"clips/{clip}", "texts": about[:_SENTENCES]})
-            Path(made, "samples.json").write_text(json.dumps(rows))
+            Path(made, _INDEX).write_text(json.dumps(rows))
             shutil.rmtree(self._folder, ignore_errors=True)
             shutil.copytree(made, self._folder, ignore=shutil.ignore_patterns("truth"))
 

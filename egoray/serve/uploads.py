@@ -73,7 +73,7 @@ async def received(request: Request, kind: type[Fields], config: ServeConfig) ->
     Raises:
         Refused: 400 for a body that is not what it says, 413 and 403 as `sources`, 415 for another type of body, 422 for a field.
     """
-    folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="egoray-serve-")
+    folder = tempfile.mkdtemp(prefix="egoray-serve-")
     try:
         media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media == "multipart/form-data":

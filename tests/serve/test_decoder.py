@@ -42,16 +42,26 @@ def test_frames_are_those_that_are_decoded_here(decoder, video):
     assert list(clip.frames([])) == []
 
 
+def alive(process):
+    return [child for child in process.children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def until(reached, seconds=5):
+    deadline = time.monotonic() + seconds
+    while not reached() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return reached()
+
+
 def test_closing_early_ends_the_process_of_the_pass(decoder, video):
     frames = decoder.frames(video, range(30))
     next(frames)
     warm = next(p for p in psutil.Process().children() if "decode_child" in " ".join(p.cmdline()))
-    assert warm.children()
+    assert until(lambda: len(alive(warm)) == 5)  # one works, four wait
     frames.close()
-    deadline = time.monotonic() + 5
-    while [p for p in warm.children() if p.status() != psutil.STATUS_ZOMBIE] and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not [p for p in warm.children() if p.status() != psutil.STATUS_ZOMBIE]
+    assert until(lambda: len(alive(warm)) == 4)
+    decoder.close()
+    assert not warm.is_running()
 
 
 @pytest.mark.parametrize(
@@ -93,3 +103,20 @@ def test_the_process_that_decodes_knows_no_secret(decoder, video, monkeypatch):
     decoder.look(video)
     warm = next(p for p in psutil.Process().children() if "decode_child" in " ".join(p.cmdline()))
     assert "EGORAY_SERVE_TOKEN" not in warm.environ()
+
+
+def test_a_fork_looks_at_many_sound_files_and_at_nothing_after_a_damaged_one(decoder, video, tmp_path):
+    decoder.warm()
+    warm = next(p for p in psutil.Process().children() if "decode_child" in " ".join(p.cmdline()))
+    assert until(lambda: len(alive(warm)) == 4)
+    first = {child.pid for child in alive(warm)}
+    for _ in range(8):
+        decoder.look(video)
+    assert {child.pid for child in alive(warm)} == first
+    (tmp_path / "noise.mp4").write_bytes(bytes(1000))
+    with pytest.raises(Refused):
+        decoder.look(str(tmp_path / "noise.mp4"))
+    assert until(lambda: len(alive(warm)) == 4 and len(first & {child.pid for child in alive(warm)}) == 3)
+    for _ in range(210):
+        decoder.look(video)
+    assert until(lambda: len(alive(warm)) == 4 and not first <= {child.pid for child in alive(warm)})

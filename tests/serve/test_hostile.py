@@ -18,7 +18,7 @@ import pytest
 from egoray.config import ServeConfig
 from egoray.serve import sources
 from egoray.serve.refusals import Refused
-from support.served import Paced, serving, write_clip
+from support.served import Paced, listening, serving, write_clip
 
 TOKEN = "correct horse battery staple"
 SECONDS, RSS_MB, CAP_MB = 2.0, 200, 2
@@ -373,3 +373,29 @@ def test_the_token_is_asked_for_and_compared(video):
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, code), headers
             assert TOKEN[:-1] not in answer.text
         assert httpx2.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+
+
+def test_a_prefix_before_the_app_is_no_way_around_the_token(video, tmp_path):
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+
+    from egoray.serve.api import Service, create_app
+    from egoray.serve.asking import LocalGrounding
+    from egoray.serve.decoder import Decoder
+    from egoray.serve.samples import Samples
+
+    def render(folder):
+        raise AssertionError("a stranger makes the service work")
+
+    config = ServeConfig()
+    service = Service(
+        {"paced": LocalGrounding(Paced(), Decoder(config), "paced")}, config, Decoder(config), None, Samples(str(tmp_path / "s"), render)
+    )
+    with listening(Starlette(routes=[Mount("/a/b", create_app(service, TOKEN))])) as url:
+        for path in ("", "/", "/static/app.js", "/docs", "/openapi.json", "/healthz"):
+            assert httpx2.get(f"{url}/a/b{path}", follow_redirects=True).status_code == 200, path
+        for path in ("/v1/models", "/v1/samples", "//v1/models", "/v1/anything", "/redoc"):
+            assert httpx2.get(f"{url}/a/b{path}").status_code == 401, path
+        assert httpx2.post(f"{url}/a/b/v1/ground", files={"video": video}, data={"text": "a"}).status_code == 401
+        assert httpx2.get(f"{url}/a/b/v1/samples/kitchen.mp4").status_code == 404
+        assert httpx2.get(f"{url}/a/b/v1/models", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
