@@ -86,7 +86,7 @@ def elastic(times: int) -> dict:
                 wait(out, lambda rows: rows[-1]["workers"] == 2, run)
                 found["grow_s"].append(round(time.monotonic() - added, 1))
                 grown = curve(out)[-1]["step"]
-                wait(out, lambda rows: rows[-1]["step"] > grown + 15, run)
+                wait(out, lambda rows, grown=grown: rows[-1]["step"] > grown + 15, run)
                 told = curve(out)[-1]["step"]
                 deadline_s = 20
                 deadline = int((time.time() + deadline_s) * 1000)

@@ -35,9 +35,12 @@ def lines(page):
 def printed(page):
     """The egoray commands that a page prints, as words."""
     for line in lines(page):
-        if found := EGORAY.search(line.split(" # ")[0]):
-            text = line.split(" # ")[0][found.end() :].replace(".py ", " ", 1) if "jobs/" in found[0] else line.split(" # ")[0][found.end() :]
-            yield [word for word in shlex.split(re.split(r"[|>;]", re.sub(r"\[(--[^\]]*)\]", r"\1", text))[0]) if word != "..."]
+        line = line.split(" # ")[0]
+        if found := EGORAY.search(line):
+            text = line[found.end() :]
+            if "jobs/" in found[0]:
+                text = text.replace("pipeline.py ", "run ", 1).replace(".py ", " ", 1)
+            yield shlex.split(re.split(r"[|>;]", re.sub(r"\[(--[^\]]*)\]", r"\1", text))[0])
 
 
 def mentioned(page):
@@ -52,8 +55,9 @@ def files_are_elsewhere(monkeypatch):
 
 
 def parsed(words):
-    command = main.commands[words[0]]
-    return command, command.make_context(words[0], words[1:]).params
+    """The command, and what it takes ``words`` as; "..." stands for what a page leaves out."""
+    command, given = main.commands[words[0]], [word for word in words[1:] if word != "..."]
+    return command, command.make_context(words[0], given, resilient_parsing="..." in words).params
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

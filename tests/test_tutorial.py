@@ -1,5 +1,6 @@
 """docs/tutorial.md as printed: a head and two raylets, a submitted job, elastic training, a served model, scores."""
 
+import contextlib
 import csv
 import json
 import os
@@ -41,10 +42,8 @@ def test_the_tutorial_as_printed(tmp_path):
     try:
         ended = shell.wait(timeout=840)
     finally:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         log.seek(0)
         told = log.read()
         log.close()
