@@ -31,7 +31,7 @@ class DetectorTuning(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    absent: Annotated[float, Field(ge=0, le=1, description="share of frames without the object, where there are any")] = 0.3
+    absent: Annotated[float, Field(ge=0, le=1, description="share of frames without the object, where there are any")] = 0.6
     num_sentences: Annotated[int, Field(ge=1, description="of the object's sentences, drawn for a frame")] = 4
     candidates: Annotated[int, Field(ge=1, description="the network's own most likely things, held against the sentences")] = 64
     placed: Annotated[float, Field(ge=0, description="weight of the box")] = 1.0
