@@ -19,7 +19,7 @@ demo: install
 	$(BIN)/egoray demo
 
 test: install
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 soak: install
 	$(BIN)/python -m pytest -q -m slow

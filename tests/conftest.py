@@ -1,4 +1,7 @@
-"""Shared by all tests: one small Ray cluster a run, on loopback, whose workers find the tests' own modules."""
+"""Shared by all tests: one small Ray cluster a run, on loopback, whose workers find the tests' own modules.
+
+Where tests run in two processes (`make test`), all that start a Ray are in one of them, and a file is never divided.
+"""
 
 import logging
 import os
@@ -7,6 +10,14 @@ from pathlib import Path
 import pytest
 
 TESTS = str(Path(__file__).parent)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        heavy = item.get_closest_marker("ray") or "cluster" in item.fixturenames
+        item.add_marker(pytest.mark.xdist_group("ray" if heavy else item.path.name))
 
 
 @pytest.fixture(scope="session")

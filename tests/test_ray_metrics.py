@@ -133,18 +133,18 @@ def test_a_real_run_is_counted_by_rays_exporter(cluster, tmp_path):
     config = AnnotateConfig(max_shard_frames=8, cpus_per_worker=0.5, workers=1)
     before = scraped(cluster)
     summary = annotate(plan_from_files(str(tmp_path / "egotracks.json"), str(tmp_path / "clips"), config), str(tmp_path / "out"), config)
-    serve = Metrics(model="nano")
+    serve = Metrics(model="asked here")
     serve.observe("egoray_serve_latency_seconds", 0.2, status="200")
     wanted = {"ray_egoray_units_done_total": summary["done"], "ray_egoray_frames_total": summary["frames"]}
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         lines = scraped(cluster)
         found = {name: count(lines, name, stage="annotate") - count(before, name, stage="annotate") for name in wanted}
-        if found == wanted and any("serve_latency_seconds_bucket" in line for line in lines):
+        buckets = [line for line in lines if "serve_latency_seconds_bucket" in line and 'model="asked here"' in line]
+        if found == wanted and buckets:
             break
         time.sleep(1.0)
     assert found == wanted
     assert count(lines, "ray_egoray_unit_seconds_total", stage="annotate") >= count(lines, "ray_egoray_decode_wait_seconds_total")
     assert count(lines, "ray_egoray_units_waiting", stage="annotate") == 0
-    buckets = {line for line in lines if line.startswith("ray_egoray_serve_latency_seconds_bucket")}
     assert len(buckets) == len(LATENCY_S) + 1

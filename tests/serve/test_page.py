@@ -123,6 +123,7 @@ def ask(page, *texts):
 
 def wait_done(page):
     until(page, "/^(Done|Stopped|Cancelled)/.test(document.getElementById('doing').textContent)")
+    until(page, "![...document.querySelectorAll('#rows .says')].some((said) => said.textContent === 'Looking…')")
 
 
 def go_to(page, time_s):
