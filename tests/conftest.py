@@ -15,9 +15,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def pytest_collection_modifyitems(items):
+    heavy = {item.path for item in items if item.get_closest_marker("ray") or "cluster" in item.fixturenames}
     for item in items:
-        heavy = item.get_closest_marker("ray") or "cluster" in item.fixturenames
-        item.add_marker(pytest.mark.xdist_group("ray" if heavy else item.path.name))
+        item.add_marker(pytest.mark.xdist_group("ray" if item.path in heavy else item.path.name))
 
 
 @pytest.fixture(scope="session")
