@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 
 import ray
@@ -70,10 +71,11 @@ def connected(dashboard: bool = False) -> Iterator[list[Machines]]:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise StageError(f"no Ray cluster at {address} ({' '.join(str(error).split())[:200]}); check `ray status` there") from error
-    try:
-        yield machines()
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):  # where Ray tells of dead workers: stdout is the answer's, and whoever waits for it may not read on
+        try:
+            yield machines()
+        finally:
+            ray.shutdown()
 
 
 def machines() -> list[Machines]:
