@@ -182,7 +182,7 @@ def _add_offers(app: FastAPI, service: Service) -> None:
         """The models that can be asked."""
         ready = await asyncio.gather(*map(is_ready, service.groundings.values()))
         rows = [{"name": n, "summary": g.summary, "ready": up} for (n, g), up in zip(service.groundings.items(), ready, strict=True)]
-        return {"models": rows, "default": next(iter(service.groundings))}
+        return {"models": rows, "default": next(iter(service.groundings)), "max_texts": service.config.max_texts}
 
     @app.get("/v1/samples", response_model=described.SampleList)
     async def samples() -> dict[str, Any]:

@@ -216,9 +216,10 @@ class RemoteGrounder:
     def __init__(self, url: str, model: str | None = None, token: str | None = None, *, retries: int = 60) -> None:
         self.name, self._model = model or "default", model
         self._client = Client(url, token, retries=retries)
+        self._most_texts = 0
 
     def ground(self, clip: Clip, texts: Sequence[str]) -> list[Grounded]:
-        """See `Grounder.ground`; scores are those of the frames in which it was found.
+        """See `Grounder.ground`; scores are those of the frames in which it was found. More sentences than the service takes go in turns.
 
         Raises:
             Refused: as `Client.ground`.
@@ -229,9 +230,13 @@ class RemoteGrounder:
             video, stride, fields["fps"] = clip.path, clip.stride, clip.fps / clip.stride
         else:
             video, stride = clip.paths if isinstance(clip, ImageClip) else [_Encoded(image) for _, image in clip.frames()], 1
-        answer = self._client.ground(video, texts, **fields)
-        self.name = answer["model"]
-        return [_grounded(result, stride) for result in answer["results"]]
+        self._most_texts = self._most_texts or self._client.get("/v1/models")["max_texts"]
+        found: list[Grounded] = []
+        for turn in range(0, len(texts), self._most_texts):
+            answer = self._client.ground(video, texts[turn : turn + self._most_texts], **fields)
+            self.name = answer["model"]
+            found += [_grounded(result, stride) for result in answer["results"]]
+        return found
 
 
 class _Encoded(os.PathLike[str]):

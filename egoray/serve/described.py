@@ -39,10 +39,11 @@ class Model(BaseModel):
 
 
 class Models(BaseModel):
-    """All of them; ``default`` answers where a question names none."""
+    """All of them; ``default`` answers where a question names none, which may hold ``max_texts`` sentences."""
 
     models: list[Model]
     default: str
+    max_texts: int
 
 
 class Sample(BaseModel):

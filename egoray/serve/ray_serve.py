@@ -41,8 +41,8 @@ from egoray.serve.segmenting import LocalSegmenting
 
 Builder = Callable[..., Grounder]
 """Called with the model's name, a torch device, and the model's own settings where given."""
-Parcel = str | ray.ObjectRef
-"""A video on its way to a replica: its path, or (name, bytes) pairs of what is there."""
+Parcel = str | list[tuple[str, bytes]]
+"""A video on its way to a replica: its path, or (name, bytes) pairs of what is there, as an object that Ray resolves."""
 _log = logging.getLogger("ray.serve")
 _DRAIN_S = 60.0
 _STATUS_S = 1.0
@@ -283,7 +283,7 @@ def _lost() -> Refused:
     return Refused(503, "replica_lost", "the replica that worked on this died; ask again", 1)
 
 
-def _packed(path: str) -> Parcel:
+def _packed(path: str) -> str | ray.ObjectRef:
     if _machines(int(time.monotonic() / _STATUS_S)) == 1:
         return path
     if os.path.isdir(path):
@@ -305,10 +305,9 @@ async def _unpacked(parcel: Parcel) -> AsyncIterator[str]:
     folder = tempfile.mkdtemp(prefix="egoray-parcel-")
     try:
         path = Path(folder, "video")
-        files = await parcel
-        if files[0][0]:
+        if parcel[0][0]:
             path.mkdir()
-        for name, data in files:
+        for name, data in parcel:
             await asyncio.to_thread((path / name if name else path).write_bytes, data)
         yield str(path)
     finally:

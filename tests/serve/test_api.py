@@ -132,6 +132,7 @@ def test_what_is_offered(url):
     assert httpx2.get(f"{url}/v1/models").json() == {
         "models": [{"name": "paced", "summary": "by rule", "ready": True}],
         "default": "paced",
+        "max_texts": 16,
     }
     assert httpx2.get(f"{url}/v1/samples").json() == {"samples": []}
     page = httpx2.get(url)

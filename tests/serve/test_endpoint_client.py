@@ -152,6 +152,13 @@ def test_a_service_passes_for_a_model(url, video, tmp_path):
             assert its.scores == {frame: mine.scores[frame] for frame in mine.masks}
 
 
+def test_more_sentences_than_the_service_takes_go_in_turns(url, video):
+    texts = [f"mug {n}" if n % 3 else "nothing" for n in range(35)]
+    remote, here = RemoteGrounder(url, "paced", TOKEN), Paced()
+    mine = gathered(here.stream(VideoClip(video, 3), texts))
+    assert [found.masks for found in remote.ground(VideoClip(video, 3), texts)] == [found.masks for found in mine]
+
+
 def test_the_command_asks_the_endpoint(url, video, tmp_path, monkeypatch):
     ask = ["ground", video, "a mug", "--endpoint", url, "--fps", "10", "--out", str(tmp_path / "out")]
     refused = CliRunner().invoke(main, ask)
