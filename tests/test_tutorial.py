@@ -51,7 +51,7 @@ def test_the_tutorial_as_printed(tmp_path):
     assert "annotate: " in told
     with (tmp_path / "tuned" / "curve.csv").open() as rows:
         curve = list(csv.DictReader(rows))
-    assert [int(float(row["step"])) for row in curve] == list(range(1, 301))
+    assert [int(float(row["step"])) for row in curve] == list(range(1, 201))
     sizes = [size for size, _ in groupby(int(float(row["workers"])) for row in curve)]
     assert sizes[-3:] == [2, 1, 2], sizes
     assert json.loads((tmp_path / "answer.json").read_text())["results"][0]["text"] == "the red mug"
