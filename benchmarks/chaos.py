@@ -2,7 +2,7 @@
 
     python benchmarks/chaos.py [--minutes 10] [--calm-minutes 2]
 
-A calm run comes first and says how many units fill the time; throughput is frames of units over the time since the first result.
+A calm run comes first and says how many frames fill the time; throughput is frames of units over the time since the first result.
 The run must end by itself with every unit done, none twice, and the same bytes as the calm run's where both did it.
 """
 
@@ -19,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from bisect import bisect_left
+from itertools import accumulate
 from pathlib import Path
 
 import psutil
@@ -104,7 +106,8 @@ def main() -> None:
         plan = plan_from_files(str(folder / "tracks.json"), str(folder / "clips"), AnnotateConfig(max_shard_frames=20))
         frames = {shard.shard_id: len(shard_frames(shard)) for shard in plan.shards}
         calm = annotate(folder, folder / "calm", stop_s=60 * args.calm_minutes)
-        limit = round(len(calm["done"]) / calm["seconds"] * 60 * args.minutes)
+        wanted = sum(frames[unit] for unit in calm["done"]) / calm["seconds"] * 60 * args.minutes
+        limit = bisect_left(list(accumulate(frames.values())), wanted) + 1
         stormy = annotate(folder, folder / "stormy", limit=limit)
         rates = {key: sum(frames[unit] for unit in run["done"]) / run["seconds"] for key, run in (("calm", calm), ("stormy", stormy))}
         both = calm["done"] & stormy["done"]
