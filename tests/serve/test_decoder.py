@@ -46,7 +46,7 @@ def alive(process):
     return [child for child in process.children() if child.status() != psutil.STATUS_ZOMBIE]
 
 
-def until(reached, seconds=5):
+def until(reached, seconds=20):
     deadline = time.monotonic() + seconds
     while not reached() and time.monotonic() < deadline:
         time.sleep(0.02)
