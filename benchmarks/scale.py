@@ -88,7 +88,7 @@ class Figures:
     answer_tokens: float = 200.0  # of an answer; assumed, 500 at most
     tokens_per_min: float = 450_000.0  # the account's limit: default of `egoray express`
     gpus: int = 32  # as many as cluster.yaml has
-    cores: int = 256  # 16 machines of 16
+    build_cores: int = 16  # of the one machine that builds
     usd_gpu_hour: float = 0.50  # one L4 with 8 cores, spot; assumed, look it up in your region
     usd_core_hour: float = 0.02  # spot; assumed
 
@@ -123,7 +123,7 @@ def cost(dataset: Dataset, figures: Figures) -> dict[str, Any]:
     ask_h = dataset.objects * tokens / figures.tokens_per_min / 60
     seconds = dataset.clips * dataset.clip_s
     build_core_h = seconds * (figures.native_fps / figures.decode_per_s + figures.jpeg_ms / 1000) / 3600
-    annotate_h, build_h = max(gpu_h / figures.gpus, decode_h / (figures.gpus * 8)), build_core_h / figures.cores
+    annotate_h, build_h = max(gpu_h / figures.gpus, decode_h / (figures.gpus * 8)), build_core_h / figures.build_cores
     money = {
         "annotate": gpu_h * figures.usd_gpu_hour,
         "express, gpt-4o": dataset.objects * usd,

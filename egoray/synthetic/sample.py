@@ -74,31 +74,27 @@ def write_sample(
 ) -> dict[str, Any]:
     """Render clips into ``out``; the same arguments give the same annotations and the same decoded frames.
 
-        An object is in the truth exactly where it has a box, and every pixel of its mask is inside the box. An object that no
-        frame of the truth shows is left out of both files. ``egotracks.json`` is written last.
+    An object is in the truth exactly where it has a box, and every pixel of its mask is inside the box. An object that no
+    frame of the truth shows is left out of both files. ``egotracks.json`` is written last.
 
-        Args:
-            out: a local folder; files of the same names are replaced.
-            videos: number of clips, at least 1.
-            seed: chooses the worlds.
-            seconds: length of each clip.
-            size_hw: (height, width) of a frame, even numbers.
-            fps: native frames a second, a multiple of the annotations' 5; fewer are rendered faster.
-    <<<<<<< HEAD
-            tier: split of the benchmark to file the clips under: short, medium or long; or train, and ``truth/`` is a training set.
-    =======
-            tier: split of the benchmark to file the clips under: short, medium or long.
-            others: further clips of another length, size or rate, each with its split, after the first ``videos``.
-    >>>>>>> dataset
-            workers: processes that render, a clip each at a time; one for every core by default.
-            progress: called with the number of clips done, after each.
+    Args:
+        out: a local folder; files of the same names are replaced.
+        videos: number of clips, at least 1.
+        seed: chooses the worlds.
+        seconds: length of each clip.
+        size_hw: (height, width) of a frame, even numbers.
+        fps: native frames a second, a multiple of the annotations' 5; fewer are rendered faster.
+        tier: split of the benchmark to file the clips under: short, medium or long; or train, and ``truth/`` is a training set.
+        others: further clips of another length, size or rate, each with its split, after the first ``videos``.
+        workers: processes that render, a clip each at a time; one for every core by default.
+        progress: called with the number of clips done, after each.
 
-        Returns:
-            Counts (videos, frames, objects, boxes, expressions), the wall time ``seconds`` and ``frames_per_s``.
+    Returns:
+        Counts (videos, frames, objects, boxes, expressions), the wall time ``seconds`` and ``frames_per_s``.
 
-        Raises:
-            ConfigError: if the folder cannot be written, a size is odd, or ``fps`` is no multiple of 5.
-            ValueError: if ``videos`` is below 1.
+    Raises:
+        ConfigError: if the folder cannot be written, a size is odd, or ``fps`` is no multiple of 5.
+        ValueError: if ``videos`` is below 1.
     """
     if videos < 1:
         raise ValueError(f"videos is {videos}, must be at least 1")
