@@ -91,9 +91,9 @@ def test_what_cannot_pass_stops_everything_at_once(tmp_path, fault, words):
 def test_a_bad_question_is_lost_alone(tmp_path):
     with Server(script=["400"]) as server:
         outcomes, _, _ = asking(server, tmp_path, ["red cup", "lid"], in_flight=1)
-        assert isinstance(outcomes[0], Lost)
-        assert outcomes[0].kind == "status 400"
-        assert isinstance(outcomes[1], Answer)
+        (lost,) = (outcome for outcome in outcomes if isinstance(outcome, Lost))  # whichever came first
+        assert lost.kind == "status 400"
+        assert [type(outcome) for outcome in outcomes if outcome is not lost] == [Answer]
 
 
 def test_a_server_without_schemas_is_asked_without_from_then_on(tmp_path):
